@@ -21,6 +21,7 @@ Renaming = dict[str, str]
 Places = Counter[Hashable]
 TRIES = 500  # of names that look alike
 DEPTH = 5  # rounds that look for what corresponds
+LOOKS = 3_000  # names looked at before all that are left are told apart at once, in their order
 
 
 @dataclass(frozen=True)
@@ -129,13 +130,17 @@ def renamed_key(key: Key, names: Mapping[str, str]) -> Key:
 def similar(a: Side, b: Side) -> Renaming:
     """What corresponds where systems differ: equal names of one kind, then what shares the most places."""
     found = {name: name for name in a.kinds if a.kinds[name] == b.kinds.get(name)}
-    while pairs := _likely(a, b, found):
+    looked = 0
+    while pairs := _likely(a, b, found, at_once=looked > LOOKS):
         found |= pairs
+        looked += len(a.kinds)
     return found
 
 
-def _likely(a: Side, b: Side, found: Renaming) -> Renaming:
-    """Further pairs of one kind: those that fit each other better than anything else, or the best one."""
+def _likely(a: Side, b: Side, found: Renaming, at_once: bool) -> Renaming:
+    """Further pairs of one kind: those that fit each other better than anything else; where there are none,
+    the best one, or `at_once` as many that fit as well as any.
+    """
     taken = set(found.values())
     free = [name for name in a.kinds if name not in found]
     others = [name for name in b.kinds if name not in taken]
@@ -155,24 +160,35 @@ def _likely(a: Side, b: Side, found: Renaming) -> Renaming:
         tops = (highest[side, name] for side, name in enumerate(pair))
         return all(len(top) == 1 or (top[1] == score[pair] and top[0] < top[1]) for top in tops)
 
-    return dict(filter(best, wanted)) or dict([max(wanted, key=score.__getitem__)])
+    if fitting := dict(filter(best, wanted)):
+        return fitting
+    if not at_once:
+        return dict([max(wanted, key=score.__getitem__)])
+    chosen: Renaming = {}
+    used: set[str] = set()
+    for m, n in wanted:
+        if m not in chosen and n not in used and score[m, n] == highest[0, m][-1] == highest[1, n][-1]:
+            chosen[m] = n
+            used.add(n)
+    return chosen
 
 
 def _shared(
     wanted: Sequence[tuple[str, str]], ours: Mapping[str, Places], theirs: Mapping[str, Places]
 ) -> dict[tuple[str, str], int]:
-    """How many places the names of each pair have in common."""
-    score = dict.fromkeys(wanted, 0)
-    at: dict[Hashable, list[tuple[str, int]]] = defaultdict(list)
-    for n in dict.fromkeys(n for _, n in wanted):
-        for place, count in theirs[n].items():
-            at[place].append((n, count))
-    for m in dict.fromkeys(m for m, _ in wanted):
-        for place, count in ours[m].items():
-            for n, other in at.get(place, ()):
-                if (m, n) in score:
-                    score[m, n] += min(count, other)
-    return score
+    """How many places the names of each pair have in common; told once for names that stand alike."""
+    left = {m: frozenset(ours[m].items()) for m, _ in wanted}
+    right = {n: frozenset(theirs[n].items()) for _, n in wanted}
+    at: dict[Hashable, list[tuple[Hashable, int]]] = defaultdict(list)
+    for places in {*right.values()}:
+        for place, count in places:
+            at[place].append((places, count))
+    score: Counter[Hashable] = Counter()
+    for one in {*left.values()}:
+        for place, count in one:
+            for other, as_often in at.get(place, ()):
+                score[one, other] += min(count, as_often)
+    return {(m, n): score[left[m], right[n]] for m, n in wanted}
 
 
 def _all_places(a: Side, b: Side, found: Renaming) -> tuple[dict[str, Places], dict[str, Places]]:
