@@ -16,7 +16,7 @@ def findings() -> list[tuple[str, str, str]]:
         _cupy(),
         _gpu(),
         _compiler(),
-        _package("PyTorch", "torch", "`gategen.torch`, and what `bench` compares with", "pip install 'gategen[torch]'"),
+        _package("PyTorch", "torch", "runs `gategen.torch`", "pip install 'gategen[torch]'"),
         _package("ONNX", "onnx", "`export` writes models with it", "pip install 'gategen[onnx]'"),
     ]
 
