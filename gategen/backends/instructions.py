@@ -521,7 +521,7 @@ class Merger:
         share.
         """
         a, b = self.instructions[j], self.instructions[k]
-        if a.name != b.name or len(a.args) != len(b.args) or a.out.single:
+        if a.name != b.name or len(a.args) != len(b.args) or a.out.single or b.out.single:
             return None
         new = self.fresh(a.out) and self.fresh(b.out) and a.out.home != b.out.home
         if not (new or self.behind(a.out, b.out)):
