@@ -372,7 +372,7 @@ PLANNING = (
     ),
     Mutant(
         "gategen/plan/write.py", "the second outer product into a gradient overwrites the first",
-        "add = any(overlap(weight, other) for other in self.written)", "add = False",
+        "add = not written.isdisjoint(weight.members)", "add = False",
     ),
     Mutant(
         "gategen/plan/write.py", "products are not taken in the order of the rows of their weights",
