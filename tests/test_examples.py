@@ -1,6 +1,9 @@
 """The examples run, and the cells learn."""
 
+import ast
 import importlib.util
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -110,3 +113,69 @@ def test_the_cells_of_ten_papers_are_a_few_lines_and_right(path):
     assert len(PAPERS) == 10 and len(cell.equations) < 10 and cell.reference
     (result,) = verify(cell, ["numpy"])
     assert result.ok, result
+
+
+# -------------------------------------------------------------------------------- the notebook
+
+TOUR = json.loads((EXAMPLES / "tour.ipynb").read_text("utf-8"))
+CODE = [cell for cell in TOUR["cells"] if cell["cell_type"] == "code"]
+TEXT = ["".join(cell["source"]) for cell in TOUR["cells"] if cell["cell_type"] == "markdown"]
+REFRESH = "`python tests/conformance/test_tour.py` runs the notebook and keeps what it shows"
+
+
+def strings(value):
+    """All strings of a part of a notebook but pictures."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if not key.startswith("image/"):
+                yield from strings(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from strings(inner)
+    elif isinstance(value, str):
+        yield value
+
+
+def test_the_notebook_is_short_and_was_run_from_top_to_bottom():
+    assert (TOUR["nbformat"], TOUR["nbformat_minor"]) == (4, 5)
+    assert 8 <= len(CODE) <= 12 and len(TEXT) >= len(CODE)
+    assert [cell["execution_count"] for cell in CODE] == [*range(1, len(CODE) + 1)], REFRESH
+    for cell in CODE:
+        assert cell["outputs"], REFRESH
+        for output in cell["outputs"]:
+            assert output["output_type"] != "error" and output.get("name") != "stderr", output
+    assert any("image/png" in output.get("data", {}) for cell in CODE for output in cell["outputs"])
+    assert len(json.dumps(TOUR)) < 100_000  # what a web page shows at once
+
+
+def test_the_notebook_names_no_machine_and_no_time():
+    paths = re.compile(r"(?<![\w.>])(?:/|~/|[A-Z]:\\)[\w.-]+[/\\][\w.-]+")
+    assert paths.search("File /usr/lib/x.py") and paths.search(r"in C:\Users\me") and paths.search("~/a/b")
+    assert not [found[0] for text in strings(TOUR) if (found := paths.search(text))]
+    assert not [cell["id"] for cell in CODE if "execution" in cell["metadata"]]
+    assert TOUR["metadata"]["language_info"] == {"name": "python"}  # and no version of it
+
+
+def test_the_links_of_the_notebook_lead_somewhere():
+    links = [link for text in TEXT for link in re.findall(r"\]\(([^)]+)\)", text)]
+    assert links and all((EXAMPLES / link).exists() for link in links)
+
+
+def test_the_notebook_shows_what_is_made_of_its_cell_today(monkeypatch, capsys):
+    """The outputs that are the same on every machine, without Jupyter: those of the cells tagged `exact`."""
+    exact = [cell for cell in CODE if "exact" in cell["metadata"].get("tags", ())]
+    assert [cell["id"] for cell in exact] == ["write", "derivative", "cost", "code"]
+    names, shown = {}, []
+    monkeypatch.setattr(sys, "displayhook", lambda value: value is None or shown.append(value))
+    for cell in exact:
+        lines = ast.Interactive(ast.parse("".join(cell["source"])).body)
+        exec(compile(lines, cell["id"], "single"), names)
+        (output,) = cell["outputs"]
+        if output["output_type"] == "stream":
+            assert capsys.readouterr().out == "".join(output["text"]), REFRESH
+        else:
+            data = {kind: "".join(text) for kind, text in output["data"].items()}
+            value = shown.pop()
+            found = repr(value), value._repr_latex_(), value._repr_html_()
+            assert found == (data["text/plain"], data["text/latex"], data["text/html"]), REFRESH
+    assert not shown

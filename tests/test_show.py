@@ -248,6 +248,7 @@ def test_a_notebook_shows_a_cell_its_derivative_and_its_plan(name):
         html = shown._repr_html_()
         assert all(escape(line) in html for line in blocks)
         assert cell.title in unescape(html)
+        assert "\\" not in re.sub(r"(\${1,2}).*?\1", "", html, flags=re.S)  # what is not typeset is plain
     assert f"<td>{summary(cell).kind}</td>" in cell._repr_html_() and "H" in cell._repr_html_()
     assert str(cell.adjoint()) == show(cell, "adjoint", "text")
     made = plan(cell, arrays=True)

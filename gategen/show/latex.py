@@ -337,8 +337,9 @@ def gradients(cell: Cell) -> str:
     """The backward step as a paper prints it; then that of the first-step rule."""
     blocks = [
         f"% {cell.name}: {cell.title}",
-        r"% \delta v is the gradient of the loss L by v (--stage graph defines each v),",
-        r"% \delta h^{\leftarrow} what the step after hands back for the state h; t are steps, b sequences.",
+        r"% $\delta v$ is the gradient of the loss $L$ by $v$ (gategen show --stage graph defines each $v$),",
+        r"% $\delta h^{\leftarrow}$ what the step after hands back for the state $h$;",
+        r"% $t$ are steps, $b$ sequences.",
         gradient_block(flatten(cell), cell.equations),
     ]
     if cell.first:
