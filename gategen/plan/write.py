@@ -44,24 +44,31 @@ def write(draft: Draft, layout: Layout, memory: Memory, arrays: bool = False) ->
 def parted(
     stages: Sequence[Stage], slots: Mapping[Value, Slot]
 ) -> tuple[tuple[Stage, ...], tuple[Stage, ...]]:
-    """What must be done for all steps at once, and the arithmetic that only the loop waits for."""
+    """What must be done for all steps at once, and the arithmetic that only the loop waits for.
+
+    What reads memory that an earlier stage gives to another value cannot wait.
+    """
     early: list[Stage] = []
     ahead: list[Stage] = []
     needed: set[Value] = set()
+    taken: set[Slot | None] = set()  # by what is done at once, behind the op at hand
     for stage in reversed(stages):
         if not isinstance(stage, Kernel) or stage.static:
             early.insert(0, stage)
             needed.update(stage.reads)
+            taken.update(slots[v] for v in stage.writes if v in slots)
             continue
         now: list[Pointwise] = []
         for op in reversed(stage.ops):
-            if op.out in needed:
+            if op.out in needed or not taken.isdisjoint(slots.get(v) for v in op.reads):
                 now.insert(0, op)
                 needed.update(op.reads)
+                taken.update([slots[op.out]] if op.out in slots else ())
         later = tuple(op for op in stage.ops if op not in now)
         if any(v in op.reads and v not in slots for op in later for v in (other.out for other in now)):
             now, later = list(stage.ops), ()  # what both need has no memory between them
             needed.update(stage.reads)
+            taken.update(slots[op.out] for op in now if op.out in slots)
         if now:
             early.insert(0, replace(stage, ops=tuple(now)))
         if later:
