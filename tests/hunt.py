@@ -230,14 +230,14 @@ class Judged:
 
 def judged(cell: Cell, folder: Path) -> Judged:
     """The cell through both backends, and its NumPy module. Raises `Wrong`; `Unfit` where no point is fit."""
-    planned = attempt("plan", lambda: plan(cell))
-    module = attempt("numpy", lambda: imported(written(numpy, planned, folder)))
-    cuda = attempt("cupy", lambda: written(cupy, planned, folder))
+    plans = attempt("plan", lambda: [plan(cell, backend.ARRAYS) for backend in (numpy, cupy)])
+    module = attempt("numpy", lambda: imported(written(numpy, plans[0], folder)))
+    cuda = attempt("cupy", lambda: written(cupy, plans[1], folder))
     return Judged(cell, cuda, attempt("run", lambda: at_some_scale(cell, module)))
 
 
 def written(backend: Any, planned: Plan, folder: Path) -> Path:
-    """The files as `gategen build` writes them, from a plan that is made once; the path of the module."""
+    """The files as `gategen build` writes them; the path of the module."""
     texts = backend.files(planned)
     for name, text in texts.items():
         (folder / name).write_text(text, "utf-8")

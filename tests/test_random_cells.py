@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,17 @@ from hunt import assert_cuda_is_right, findings, judged
 from hypothesis import HealthCheck, assume, given, settings
 from points import by_graph, point_of
 from random_cells import Drawn, cells, rolled, spec
+from test_second_modules import (
+    assert_backward_jvp_is_right,
+    assert_jvp_is_right,
+    direction_of,
+    with_complex_backward,
+)
 
 from gategen import emulator
 from gategen.build import generate
 from gategen.graph import flatten
-from gategen.judge.host import imported
+from gategen.judge.host import imported, written
 from gategen.spec.load import load
 
 SEED, COUNT, BATCH = 0, 200, 20
@@ -57,6 +64,26 @@ def test_a_random_cell_is_the_same_as_a_file(nth: int, tmp_path: Path) -> None:
     for one, two in zip(by_graph(point), by_graph(other), strict=True):
         for found, wanted in zip(two, one, strict=True):
             np.testing.assert_allclose(found, wanted, rtol=1e-12, atol=1e-13)
+
+
+@needs_a_compiler
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "nth", [*range(12), *(pytest.param(k, marks=pytest.mark.slow) for k in range(12, 150))]
+)
+def test_random_cells_have_second_derivatives(nth: int, tmp_path: Path) -> None:
+    """Where `hunt.py` finds a point to judge them at."""
+    cell = rolled(SEED, nth).cell()
+    for name in ("complex", "first"):
+        (tmp_path / name).mkdir()
+    complex_module = with_complex_backward(cell, tmp_path / "complex")
+    first, second = (imported(written(cell, b, tmp_path / "first")) for b in ("numpy", "numpy_jvp"))
+    with np.errstate(all="ignore"):
+        for found, _ in judged(cell, tmp_path).points:
+            point = replace(found, module=first)
+            by = direction_of(point, 1)
+            assert_jvp_is_right(point, second, by)
+            assert_backward_jvp_is_right(point, complex_module, second, by, 1e-9)
 
 
 def test_a_number_draws_the_same_cell_in_every_process() -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -23,6 +24,7 @@ from points import (
     with_lengths,
 )
 
+from gategen import Cell
 from gategen.judge.verify import imported, written
 
 Array = Any
@@ -39,16 +41,16 @@ def second_of(tmp_path_factory):
 def complex_of(tmp_path_factory):
     """The NumPy module of a cell with a `backward` that takes complex numbers."""
     folder = tmp_path_factory.mktemp("complex")
+    return cache(lambda name: with_complex_backward(CELLS[name], folder))
 
-    def load(name: str) -> ModuleType:
-        path = written(CELLS[name], "numpy", folder)
-        text = path.read_text(encoding="utf-8")
-        refusal = "if dtype == np.complex128:"
-        assert text.count(refusal) == 1
-        path.write_text(text.replace(refusal, "if False:"), encoding="utf-8")
-        return imported(path)
 
-    return cache(load)
+def with_complex_backward(cell: Cell, folder: Path) -> ModuleType:
+    """The NumPy module of a cell, written without what refuses complex numbers."""
+    path = written(cell, "numpy", folder)
+    text, refusal = path.read_text(encoding="utf-8"), "if dtype == np.complex128:"
+    assert text.count(refusal) == 1
+    path.write_text(text.replace(refusal, "if False:"), encoding="utf-8")
+    return imported(path)
 
 
 # ---------------------------------------------------------------------------------------------- directions
@@ -90,26 +92,45 @@ def moved(point: Point, by: Mapping[str, Array], step: Any) -> Point:
     return replace(point, values={**point.values, **{k: point.values[k] + step * d for k, d in by.items()}})
 
 
-@every_cell
-@with_lengths
-@with_initial
-def test_jvp_is_the_complex_step_of_forward(module_of, second_of, name, initial, lengths):
-    point = random_point(name, module_of(name), initial=initial, lengths=lengths)
-    by = direction_of(point, 1)
-    _, found, _ = pushed(point, second_of(name), by)
+def pulled(point: Point, second: Any, by: Mapping[str, Array], dots: Any = None) -> dict[str, Array]:
+    """How the gradients move by the names of the spec; `dots` is how those of outputs and final states do."""
+    tape, _, tangent = pushed(point, second, by)
+    n = len(point.d_y)
+    more = (None, None) if dots is None else (several(point, dots[:n]), second.States(*dots[n:]))
+    ends = several(point, point.d_y), point.module.States(*point.d_final)
+    return named(point, second.backward_jvp(point.params, tape, tangent, *ends, *more))
+
+
+def assert_jvp_is_right(point: Point, second: Any, by: Mapping[str, Array]) -> None:
+    """By the complex step of `forward`."""
+    _, found, _ = pushed(point, second, by)
     y, final, _ = forward(moved(in_complex(point), by, 1j * TINY))
     for k, (one, other) in enumerate(zip(found, (*y, *final), strict=True)):
         assert_close(one, np.imag(other) / TINY, 1e-10, f"{k}")
 
 
-def pulled(point: Point, second: Any, by: Mapping[str, Array], dots: Any = None) -> dict[str, Array]:
-    tape, _, tangent = pushed(point, second, by)
+def assert_backward_jvp_is_right(
+    point: Point, complex_module: ModuleType, second: Any, by: Mapping[str, Array], tolerance: float = 1e-10
+) -> None:
+    """By the complex step of `backward`, where the gradients of the loss move too."""
+    rng = np.random.default_rng(3)
+    dots = [rng.standard_normal(d.shape) for d in (*point.d_y, *point.d_final)]
+    at = moved(replace(in_complex(point), module=complex_module), by, 1j * TINY)
+    ends = [d + 1j * TINY * dot for d, dot in zip((*point.d_y, *point.d_final), dots, strict=True)]
     n = len(point.d_y)
-    more = (None, None) if dots is None else (several(point, dots[:n]), point.module.States(*dots[n:]))
-    d_final = point.module.States(*point.d_final)
-    return named(
-        point, second.backward_jvp(point.params, tape, tangent, several(point, point.d_y), d_final, *more)
-    )
+    wanted = gradients(replace(at, d_y=tuple(ends[:n]), d_final=tuple(ends[n:])))
+    found = pulled(point, second, by, dots)
+    scale = max(1.0, *(np.abs(array).max(initial=0) for array in found.values()))
+    for key, value in wanted.items():
+        assert_close(found[key] / scale, np.imag(value) / TINY / scale, tolerance, key)
+
+
+@every_cell
+@with_lengths
+@with_initial
+def test_jvp_is_the_complex_step_of_forward(module_of, second_of, name, initial, lengths):
+    point = random_point(name, module_of(name), initial=initial, lengths=lengths)
+    assert_jvp_is_right(point, second_of(name), direction_of(point, 1))
 
 
 @every_cell
@@ -119,17 +140,7 @@ def test_backward_jvp_is_the_complex_step_of_backward(
     module_of, complex_of, second_of, name, initial, lengths
 ):
     point = random_point(name, module_of(name), initial=initial, lengths=lengths)
-    by, rng = direction_of(point, 2), np.random.default_rng(3)
-    dots = [rng.standard_normal(d.shape) for d in (*point.d_y, *point.d_final)]
-
-    at = moved(replace(in_complex(point), module=complex_of(name)), by, 1j * TINY)
-    ends = [d + 1j * TINY * dot for d, dot in zip((*point.d_y, *point.d_final), dots, strict=True)]
-    n = len(point.d_y)
-    wanted = gradients(replace(at, d_y=tuple(ends[:n]), d_final=tuple(ends[n:])))
-    found = pulled(point, second_of(name), by, dots)
-    scale = max(1.0, *(np.abs(array).max(initial=0) for array in found.values()))
-    for key, value in wanted.items():
-        assert_close(found[key] / scale, np.imag(value) / TINY / scale, 1e-10, key)
+    assert_backward_jvp_is_right(point, complex_of(name), second_of(name), direction_of(point, 2))
 
 
 @every_cell

@@ -43,24 +43,33 @@ def write(draft: Draft, layout: Layout, memory: Memory, arrays: bool = False) ->
 def parted(
     stages: Sequence[Stage], slots: Mapping[Value, Slot]
 ) -> tuple[tuple[Stage, ...], tuple[Stage, ...]]:
-    """What must be done for all steps at once, and the arithmetic that only the loop waits for."""
+    """What must be done for all steps at once, and the arithmetic that only the loop waits for.
+
+    What reads memory that an earlier stage gives to another value cannot wait.
+    """
     early: list[Stage] = []  # the last one first
     ahead: list[Stage] = []
     needed: set[Value] = set()
+    taken: set[Slot | None] = set()  # by what is done at once, behind the op at hand
     for stage in reversed(stages):
         if not isinstance(stage, Kernel) or stage.static:
             early.append(stage)
             needed.update(stage.reads)
+            taken.update(slots[v] for v in stage.writes if v in slots)
             continue
+        chosen: set[Value] = set()
         for op in reversed(stage.ops):
-            if op.out in needed:
+            if op.out in needed or not taken.isdisjoint(slots.get(v) for v in op.reads):
+                chosen.add(op.out)
                 needed.update(op.reads)
-        now = tuple(op for op in stage.ops if op.out in needed)
-        later = tuple(op for op in stage.ops if op.out not in needed)
+                taken.update([slots[op.out]] if op.out in slots else ())
+        now = tuple(op for op in stage.ops if op.out in chosen)
+        later = tuple(op for op in stage.ops if op.out not in chosen)
         passing = {op.out for op in now if op.out not in slots}
         if any(not passing.isdisjoint(op.reads) for op in later):
             now, later = stage.ops, ()  # what both need has no memory between them
             needed.update(stage.reads)
+            taken.update(slots[op.out] for op in now if op.out in slots)
         if now:
             early.append(replace(stage, ops=now))
         if later:

@@ -230,3 +230,17 @@ quotient = Cell(
     Eq(part, W_part @ (b_one * h / (b_one**2 + Rational(1, 1000)))),
     output=(part,),
 )
+
+# A gradient is read once more, by what the loop could wait for, where another one has taken its memory.
+waiting = Cell(
+    "waiting",
+    Eq(r, layer_norm(U.T @ h, p) - m),
+    Eq(h.next, sigmoid(W_x @ x) * h),
+    Eq(z, G @ r),
+    output=z,
+)
+
+# Initial states of two sizes, whose scratch memory on the way back is not that of the way there.
+b_e, b_f = vectors("b_e", size="memory"), vectors("b_f")
+e, f = states("e", size="memory", initial=alpha * tanh(b_e)), states("f", initial=alpha * tanh(b_f))
+starting = Cell("starting", Eq(f.next, tanh(W_x @ x + U_h @ f)), Eq(e.next, e * mean(f)))
