@@ -479,8 +479,9 @@ def _way(call: Call) -> ModuleType:
     """How to run it: as a graph holds it, as `torch.func` transforms it, or in the quickest way."""
     if torch.compiler.is_compiling() or _get_current_dispatch_mode() is not None:
         return ops
-    if torch._C._functorch.peek_interpreter_stack() is not None:
-        return transforms
+    interpreter = torch._C._functorch.peek_interpreter_stack()
+    if interpreter is not None:  # functions do not know how to be functionalized, operators do
+        return ops if interpreter.key() == torch._C._functorch.TransformType.Functionalize else transforms
     plain = all(type(tensor) in _PLAIN for group in call[:3] for tensor in group)
     return function if plain and call.inputs[0].device.type in ("cpu", "cuda") else ops
 

@@ -164,3 +164,48 @@ def test_states_that_are_no_tensors_are_refused_by_their_type(hx: Any):
 def test_lengths_of_no_sequence_are_an_empty_list():
     y, h = RNN("gru", I, H)(torch.zeros(T, 0, I), None, [])
     assert y.shape == (T, 0, H) and h.shape == (1, 0, H)
+
+
+def test_a_sequence_may_have_other_signs_than_its_memory():
+    x = torch.randn(T, B, I, dtype=torch.complex128).conj().imag
+    layer = RNN("gru", I, H, dtype=DOUBLE)
+    assert x.is_neg() and torch.equal(layer(x)[0], layer(x.resolve_neg())[0])
+
+
+# -------------------------------------------------------------------------------- derivatives
+
+
+@pytest.mark.parametrize(("cell", "theirs"), [("gru_after", torch.nn.GRU), ("lstm", torch.nn.LSTM)])
+def test_gradients_come_in_batches(cell, theirs):
+    layer, other = RNN(cell, I, H, dtype=DOUBLE), theirs(I, H, dtype=DOUBLE)
+    layer.load_state_dict(other.state_dict())
+    x, vectors = sequences().requires_grad_(), torch.randn(3, T, B, H, dtype=DOUBLE)
+    found = []
+    for one in (layer, other):
+        y, leaves = one(x)[0], [x, *one.parameters()]
+        batch = torch.autograd.grad(y, leaves, vectors, is_grads_batched=True, create_graph=True)
+        again = torch.autograd.grad(sum(part.square().sum() for part in batch), leaves, retain_graph=True)
+        each = torch.func.vmap(lambda v: torch.autograd.grad(y, x, v, retain_graph=True)[0])(vectors)  # noqa: B023
+        rows = torch.autograd.functional.jacobian(lambda z: one(z)[0], x, vectorize=True)  # noqa: B023
+        curves = torch.autograd.functional.hessian(lambda z: one(z)[0].sum(), x, vectorize=True)  # noqa: B023
+        found.append([*batch, *again, each, rows, curves])
+    for ours, wanted in zip(*found, strict=True):
+        torch.testing.assert_close(ours, wanted)
+
+
+def test_gradcheck_may_ask_for_batches():
+    layer = RNN("mgu", I, 2, dtype=DOUBLE)
+    x = sequences()[:2].requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: layer(x), x, check_batched_grad=True)
+
+
+def test_vmap_over_nothing_gives_nothing_of_the_right_shape():
+    layer = RNN("gru", I, H)
+    y, h = torch.func.vmap(layer, in_dims=2)(torch.zeros(T, B, 0, I))
+    assert y.shape == (0, T, B, H) and h.shape == (0, 1, B, H)
+
+
+def test_functionalize_takes_a_layer():
+    layer = RNN("gru", I, H, dtype=DOUBLE)
+    y, _ = torch.func.functionalize(layer)(sequences())
+    assert torch.equal(y, layer(sequences())[0])
