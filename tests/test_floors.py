@@ -48,7 +48,7 @@ ORDERS = {
     "judge": "found host problem finite runner derivatives second verify __init__",
     "onnx": "nodes expressions steps scan native model __init__",
     "layers": "arrange files weights foreign rnn __init__",
-    "torch": "names binding function ops transforms rnn __init__",
+    "torch": "names binding batches function ops transforms rnn __init__",
 }
 
 MODULES = sorted(path.relative_to(PACKAGE).with_suffix("").as_posix() for path in PACKAGE.rglob("*.py"))

@@ -399,7 +399,16 @@ def _tensor_of(array: Array) -> Tensor:
     return torch.from_numpy(np.asarray(array))
 
 
-_CPU = Host("numpy", lambda tensor: tensor.numpy(), _tensor_of, nullcontext)
+def _array_of(tensor: Tensor) -> Array:
+    try:
+        return tensor.numpy()
+    except RuntimeError:  # it is of other signs than its memory, as the imaginary part of a conjugate
+        if not tensor.is_neg():
+            raise
+        return tensor.resolve_neg().numpy()
+
+
+_CPU = Host("numpy", _array_of, _tensor_of, nullcontext)
 
 
 def host_of(tensor: Tensor) -> Host:

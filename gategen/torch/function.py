@@ -12,7 +12,8 @@ import torch
 from torch.autograd import forward_ad
 from torch.autograd.function import once_differentiable
 
-from gategen.torch.binding import Binding, Call, Gradients, Pushed
+from gategen.torch.batches import singly
+from gategen.torch.binding import Binding, Call, Gradients
 
 Tensor = Any
 
@@ -83,12 +84,12 @@ class _Run(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
         again = torch.is_grad_enabled() or forward_ad._current_level >= 0
-        pull = _Pull.apply if again else _pull
+        pull = pull_again if again else pull_once
         return (None, None, *pull(ctx.of, *gradients, *ctx.saved_tensors))
 
     @staticmethod
     def jvp(ctx: Any, _: Any, __: Any, *moved: Any) -> tuple[Tensor, ...]:
-        return _Push.apply(ctx.of, False, *ctx.saved_tensors, *moved)  # type: ignore[no-any-return]
+        return push_again(ctx.of, False, *ctx.saved_tensors, *moved)
 
 
 def _pull(of: _Kind, *given: Tensor) -> tuple[Tensor, ...]:
@@ -109,15 +110,15 @@ class _Pull(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *moved: Tensor) -> tuple[Any, ...]:
-        found = _Push.apply(ctx.of, True, *ctx.saved_tensors, *moved)
+        found = push_again(ctx.of, True, *ctx.saved_tensors, *moved)
         ends = ctx.of.ends
         return (None, *found[:ends], *[None] * ctx.of.tape, *found[ends:])
 
     @staticmethod
     def jvp(ctx: Any, _: Any, *moved: Tensor) -> tuple[Tensor, ...]:
         of, saved = ctx.of, ctx.saved_tensors
-        pulled = _Pull.apply(of, *moved[: of.ends], *saved[of.ends :])
-        found = _Push.apply(of, True, *saved, *moved[of.ends + of.tape :])
+        pulled = pull_again(of, *moved[: of.ends], *saved[of.ends :])
+        found = push_again(of, True, *saved, *moved[of.ends + of.tape :])
         return tuple(one + other for one, other in zip(pulled, found[of.ends :], strict=True))
 
 
@@ -131,30 +132,34 @@ class _Push(torch.autograd.Function):
     def forward(ctx: Any, of: _Kind, pulled: bool, *given: Tensor) -> tuple[Tensor, ...]:
         ctx.of, ctx.pulled = of, pulled
         ctx.save_for_backward(*given)
-        gradients, saved, moved = of.parts(pulled, given)
-        found = _push(of, saved, moved, gradients)
-        if not pulled:
-            return (*found.outputs, *found.final)
-        return (*found.outputs, *found.final, *of.flat(found.gradients))
+        return _push(of, pulled, *given)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *d: Tensor) -> tuple[Any, ...]:
         of, ends = ctx.of, ctx.of.ends
         gradients, saved, moved = of.parts(ctx.pulled, ctx.saved_tensors)
-        through = _pull(of, *d[:ends], *saved)
+        through = pull_once(of, *d[:ends], *saved)
         if not ctx.pulled:  # of J v: by v it is J^T d, by all else the tangent of that
-            others = of.flat(_push(of, saved, moved, d).gradients)
+            others = push_once(of, True, *d, *saved, *moved)[ends:]
             return (None, None, *[None] * of.tape, *others, *through)
         for node, _ in ctx.next_functions[: -len(moved)]:
             if node is not None and torch._C._will_engine_execute_node(node):
                 raise NotImplementedError("third derivatives of a layer are not known")
-        again = of.flat(_push(of, saved, d[ends:], gradients).gradients)  # second derivatives are symmetric
+        again = push_once(of, True, *gradients, *saved, *d[ends:])[ends:]  # second derivatives are symmetric
         total = (one + other for one, other in zip(through, again, strict=True))
         return (None, None, *[None] * (ends + len(saved)), *total)
 
 
-def _push(of: _Kind, saved: Sequence[Tensor], moved: Sequence[Tensor], gradients: Sequence[Tensor]) -> Pushed:
+def _push(of: _Kind, pulled: bool, *given: Tensor) -> tuple[Tensor, ...]:
+    """How the results of a run move, and with `pulled` how the gradients of what was saved do."""
+    gradients, saved, moved = of.parts(pulled, given)
     call, tape = of.call(saved)
-    pulled = (gradients[: of.outputs], gradients[of.outputs :]) if gradients else None
-    return of.binding.push(call, tape, of.form, of.gradients(moved), pulled)
+    ends = (gradients[: of.outputs], gradients[of.outputs :]) if pulled else None
+    found = of.binding.push(call, tape, of.form, of.gradients(moved), ends)
+    return (*found.outputs, *found.final, *(of.flat(found.gradients) if pulled else ()))
+
+
+# Of batches as well, and those of `again` with a history.
+pull_once, pull_again = singly(_pull), singly(_Pull.apply)
+push_once, push_again = singly(_push), singly(_Push.apply)

@@ -77,7 +77,7 @@ def layout_of(module: ModuleType, params: Any) -> Layout:
     """PyTorch's names for the cells that it has, the cell's own for all others; `params` are any `Params`."""
     members = _members(module, params)
     known = {name: parts.split() for name, parts in _PYTORCH.get(module.NAME, {}).items()}
-    if {part for parts in known.values() for part in parts} != set(module.PARAMETERS):
+    if {frozenset(field) for field in members} != {frozenset(parts) for parts in known.values()}:
         numbers = iter(range(len(module.PARAMETERS)))
         return Layout(
             module.PARAMETERS, tuple(Source(tuple(next(numbers) for _ in part)) for part in members)
@@ -105,6 +105,6 @@ def _members(module: ModuleType, params: Any) -> list[tuple[str, ...]]:
     return found
 
 
-def is_bias(name: str) -> bool:
-    """Whether `bias=False` is about the tensor of that name."""
-    return name.partition("_")[0] in ("b", "c", "bias")
+def is_bias(name: str, ndim: int) -> bool:
+    """Whether `bias=False` is about the tensor of that name: a vector or a scalar."""
+    return ndim < 2 and name.partition("_")[0] in ("b", "c", "bias")

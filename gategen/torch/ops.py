@@ -191,7 +191,7 @@ def _facts(binding: Binding, call: Call) -> tuple[Any, ...]:
         tuple(int(buffer.shape[0]) for buffer in call.buffers),
         call.training,
         call.inputs[0].dtype,
-        call.inputs[0].device.type,
+        call.inputs[0].device.type.replace("meta", "cpu"),  # a run needs memory
         isinstance(steps, int) and steps == 0,
     )
 
@@ -229,7 +229,7 @@ def _tried(
             [ones(*shape) for shape in tensors],
             [ones(*((steps, batch) if ndim == 3 else (batch,)), size) for ndim, size in inputs],
             [ones(batch, size) for size in initial],
-            torch.full((batch,), steps) if lengths else None,
+            torch.full((batch,), steps, device="cpu") if lengths else None,
             [ones(size) for size in buffers],
             training,
             {},

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from inspect import signature
 from numbers import Real
 from types import ModuleType
@@ -27,40 +28,67 @@ from gategen.torch.names import KINDS, PROJECTED, is_bias, layout_of
 
 Tensor = Any
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
+_TAKEN = {"self", "input", "hx"}  # names of what calls and layers take otherwise
+_TAKEN_SIZES = {"self", "cell", "module", "num_layers", "bias", "batch_first", "dropout", "bidirectional",
+                "proj_size", "device", "dtype", "seed"}  # fmt: skip
+
+
+class _Kept(dict[str, dict[Any, Any]]):
+    """For every layer and direction, where the arrays of its parameters are kept; a copy starts with none."""
+
+    def __deepcopy__(self, memo: Any) -> _Kept:
+        return _Kept((suffix, {}) for suffix in self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Kept, ([(suffix, {}) for suffix in self],)
 
 
 class _Layers(torch.nn.Module):
     """What `RNN` and `RNNCell` share: parameters by layer and direction, and one run of one of them."""
 
     def __init__(
-        self, net: Net, twin: Net, cell: Any, bias: bool, suffixes: Sequence[str], **where: Any
+        self, net: Net, twin: Net, cell: Any, bias: bool, suffixes: Sequence[str], device: Any, dtype: Any
     ) -> None:
         """`net` and `twin` are of different seeds: what they have in common is stated, and not drawn."""
         super().__init__()
         if not isinstance(bias, bool):
             raise TypeError(f"bias should be of type bool, got: {type(bias).__name__}")
+        where = {"device": device or torch.get_default_device(), "dtype": dtype or torch.get_default_dtype()}
         self._sizes = net.sizes
         self.input_size, self.hidden_size, self.bias = net.input_size, net.hidden_size, bias
         module = net.module
         self._binding = Binding(module, layout_of(module, net.cells[0].params), cell)
         self._suffixes = tuple(suffixes)
-        self._arrays: dict[str, dict[Any, Any]] = {suffix: {} for suffix in suffixes}  # of the parameters
+        self._arrays = _Kept((suffix, {}) for suffix in suffixes)
         self._drawn: set[str] = set()
+        self._stated: dict[str, Tensor] = {}  # of which one entry is enough where all are the same
+        self._absent: list[str] = []  # biases
         fixed = getattr(module, "FIXED", ())
         for suffix, held, other in zip(suffixes, net.cells, twin.cells, strict=True):
             pairs = zip(self._tensors_of(held.params), self._tensors_of(other.params), strict=True)
             for name, (value, again) in zip(self._binding.layout.names, pairs, strict=True):
                 full, data = name + suffix, value.to(**where, copy=True)
-                if not bias and is_bias(name):
+                if hasattr(self, full):
+                    raise ValueError(f"a layer has an attribute {full!r}: give the parameter another name")
+                if not bias and is_bias(name, value.ndim):
                     self.register_buffer(full, torch.zeros_like(data), persistent=False)
+                    self._absent.append(full)
                 elif name in fixed:
                     self.register_buffer(full, data)
+                    self._stated[full] = value
                 else:
                     self.register_parameter(full, torch.nn.Parameter(data))
-                    self._drawn |= set() if torch.equal(value, again) else {full}
+                    if torch.equal(value, again):
+                        self._stated[full] = value
+                    else:
+                        self._drawn.add(full)
             running = {} if held.buffers is None else held.buffers._asdict()
-            for name, value in running.items():
-                self.register_buffer(name + suffix, torch.from_numpy(value).to(**where, copy=True))
+            for name, array in running.items():
+                value = self._stated[name + suffix] = torch.from_numpy(array)
+                self.register_buffer(name + suffix, value.to(**where, copy=True))
+        for name, value in self._stated.items():
+            if torch.equal(value, value.flatten()[0].expand_as(value)):
+                self._stated[name] = value.flatten()[0].clone()
         self._running = tuple(running)
         self.reset_parameters()
         self.flatten_parameters()
@@ -81,18 +109,37 @@ class _Layers(torch.nn.Module):
 
     # ------------------------------------------------------------------------------------------ parameters
 
+    @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Draw uniformly from ±1/sqrt(hidden_size), as PyTorch does, what the cell does not state."""
+        """Draw uniformly from ±1/sqrt(hidden_size), as PyTorch does, what the cell does not state.
+
+        What it states is again as stated, and running statistics are those of a new layer.
+        """
         bound = self.hidden_size**-0.5
         for name, parameter in self.named_parameters():
             if name in self._drawn:
                 torch.nn.init.uniform_(parameter, -bound, bound)
+        for name, tensor in (*self._parameters.items(), *self._buffers.items()):
+            if name in self._stated and tensor is not None:
+                tensor.copy_(self._stated[name])
+        self._clear_absent()
+
+    def _clear_absent(self) -> None:
+        """Fill the biases that the layer does not have, of which `to_empty` leaves anything, with 0."""
+        for name in self._absent:
+            buffer = self._buffers[name]
+            self._buffers[name] = next(self.parameters(), buffer).new_zeros(buffer.shape)
+
+    def _load_from_state_dict(self, *given: Any, **options: Any) -> None:
+        super()._load_from_state_dict(*given, **options)
+        self._clear_absent()
 
     @torch.no_grad()
     def flatten_parameters(self) -> None:
         """Lay the parameters so that one product serves all gates, and no run needs to copy them.
 
-        It is done whenever the module is made, moved or copied; the parameters stay the same objects.
+        It is done whenever the module is made, moved or copied; the parameters stay the same objects. Those
+        that processes share stay where they are.
         """
         for suffix in self._suffixes:
             for source in self._binding.layout.sources:
@@ -100,7 +147,7 @@ class _Layers(torch.nn.Module):
                 if (
                     source.blocks
                     or len(parts) < 2
-                    or any(type(part) is not torch.nn.Parameter for part in parts)
+                    or any(type(part) is not torch.nn.Parameter or _shared(part) for part in parts)
                 ):
                     continue
                 whole = torch.cat([part.data for part in parts])
@@ -109,16 +156,13 @@ class _Layers(torch.nn.Module):
 
     def _apply(self, *given: Any, **options: Any) -> Any:
         super()._apply(*given, **options)
+        self._arrays = deepcopy(self._arrays)  # which forgets: the old memory is not needed any more
         self.flatten_parameters()
         return self
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._arrays = {suffix: {} for suffix in self._suffixes}
         self.flatten_parameters()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_arrays"}
 
     def _held(self, names: Sequence[str], suffix: str) -> list[Tensor]:
         """Parameters and buffers of a layer; attributes where something stands in their place."""
@@ -161,7 +205,10 @@ class _Layers(torch.nn.Module):
         states = self.module.STATES
         if hx is None:
             return []
-        given = [hx] if isinstance(hx, torch.Tensor) else list(hx)
+        given = list(hx) if isinstance(hx, (tuple, list)) else [hx]
+        for value in given:
+            if not isinstance(value, torch.Tensor):
+                raise TypeError(f"hx has {type(value).__name__}, expected tensors")
         if len(given) != len(states):
             wants = f"{len(states)} tensors in hx ({', '.join(states)})"
             raise RuntimeError(f"{self.module.NAME} needs {wants}, got {len(given)}")
@@ -192,7 +239,8 @@ class RNN(_Layers):
 
     cell: a `Cell`, the name of a built-in one, a path, the text of a .gate file, or a generated module. All
         but the last are compiled in memory, which takes SymPy.
-    bias: with False the cell's biases, the parameters `b` or `b_...`, `c` or `c_...`, are 0 and not trained.
+    bias: with False the cell's biases, the vectors and scalars called `b` or `b_...`, `c` or `c_...`, are 0
+        and not trained.
     proj_size: as in `torch.nn.LSTM`; for `lstm` alone.
     sizes: the further sizes of the cell, and what its fixed parameters hold where it does not say so.
 
@@ -228,14 +276,22 @@ class RNN(_Layers):
             cell, sizes = _projected(cell, hidden_size, proj_size), {**sizes, "projection": proj_size}
         module, cell = _module_of(cell)
         net, twin = (
-            Net(module, input_size, hidden_size, num_layers, bidirectional, batch_first, seed=seed, **sizes)
+            Net(
+                module,
+                input_size,
+                hidden_size,
+                num_layers,
+                bidirectional,
+                batch_first,
+                seed=seed,
+                dtype="float64",
+                **sizes,
+            )
             for seed in (0, 1)
         )
         ways = ("", "_reverse") if bidirectional else ("",)
         suffixes = [f"_l{layer}{way}" for layer in range(num_layers) for way in ways]
-        super().__init__(
-            net, twin, cell, bias, suffixes, device=device, dtype=dtype or torch.get_default_dtype()
-        )
+        super().__init__(net, twin, cell, bias, suffixes, device, dtype)
         self._given = dict(sizes)
         self.num_layers, self.bidirectional, self.proj_size = num_layers, bidirectional, proj_size
         self.batch_first, self.dropout = batch_first, float(dropout)
@@ -485,10 +541,10 @@ class RNNCell(_Layers):
         **sizes: Any,
     ) -> None:
         module, cell = _module_of(cell)
-        net, twin = (Net(module, input_size, hidden_size, seed=seed, **sizes) for seed in (0, 1))
-        super().__init__(
-            net, twin, cell, bias, ("",), device=device, dtype=dtype or torch.get_default_dtype()
+        net, twin = (
+            Net(module, input_size, hidden_size, seed=seed, dtype="float64", **sizes) for seed in (0, 1)
         )
+        super().__init__(net, twin, cell, bias, ("",), device, dtype)
 
     def extra_repr(self) -> str:
         return ", ".join([self.module.NAME, str(self.input_size), str(self.hidden_size)])
@@ -521,14 +577,34 @@ def _further(net: Net) -> dict[str, Any]:
 
 
 def _module_of(cell: Any) -> tuple[ModuleType, Any]:
-    """The generated module, and the cell where it is known."""
-    if isinstance(cell, ModuleType):
-        return cell, None
-    from gategen.compiled import compile
-    from gategen.spec.load import load_one
+    """The generated module, and the cell where it is known.
 
-    found = load_one(cell)
-    return compile(found), found
+    Raises ValueError where its inputs or sizes have names that could not be given to a layer.
+    """
+    if isinstance(cell, ModuleType):
+        module, found = cell, None
+    else:
+        from gategen.compiled import compile
+        from gategen.spec.load import load_one
+
+        found = load_one(cell)
+        module = compile(found)
+    for kind, names, taken in (
+        ("input", list(getattr(module, "INPUTS", ()))[1:], _TAKEN),
+        ("size", getattr(module, "SIZES", ())[2:], _TAKEN_SIZES),
+    ):
+        for name in names:
+            if name in taken:
+                raise ValueError(
+                    f"the {kind} {name!r} of {module.NAME} is called as an argument of layers is: "
+                    "give it another name"
+                )
+    return module, found
+
+
+def _shared(tensor: Tensor) -> bool:
+    """Whether other processes may have the same memory, after `share_memory`."""
+    return tensor.device.type == "cpu" and bool(tensor.is_shared())  # which all memory of a GPU is
 
 
 def _projected(cell: Any, hidden_size: Any, proj_size: Any) -> str:
@@ -545,8 +621,9 @@ def _way(call: Call) -> ModuleType:
     """How to run it: as a graph holds it, as `torch.func` transforms it, or in the quickest way."""
     if torch.compiler.is_compiling() or _get_current_dispatch_mode() is not None:
         return ops
-    if torch._C._functorch.peek_interpreter_stack() is not None:
-        return transforms
+    interpreter = torch._C._functorch.peek_interpreter_stack()
+    if interpreter is not None:  # functions do not know how to be functionalized, operators do
+        return ops if interpreter.key() == torch._C._functorch.TransformType.Functionalize else transforms
     plain = all(type(tensor) in _PLAIN for group in call[:3] for tensor in group)
     return function if plain and call.inputs[0].device.type in ("cpu", "cuda") else ops
 
@@ -555,7 +632,7 @@ def _of_one_dtype(*groups: Sequence[Tensor]) -> list[Sequence[Tensor]]:
     """The tensors in one dtype: that of the parameters, or within `torch.autocast` what it asks for."""
     parameter, x = groups[0][0], groups[1][0]
     kind = x.device.type
-    if torch.is_autocast_enabled(kind):
+    if kind in ("cpu", "cuda") and torch.is_autocast_enabled(kind):
         dtype = torch.float32 if kind == "cpu" else torch.get_autocast_dtype(kind)
         return [[tensor.to(dtype) for tensor in group] for group in groups]
     if kind == "cpu" and parameter.dtype not in (torch.float32, torch.float64):
@@ -575,6 +652,8 @@ def _checked(lengths: Any, x: Tensor) -> Any:
     if lengths is None:
         return None
     found = torch.as_tensor(lengths, device="cpu")
+    if not isinstance(lengths, torch.Tensor) and not found.numel():
+        found = found.to(torch.int64)  # a list of none is of no dtype
     if found.dtype.is_floating_point or found.dtype.is_complex or found.dtype == torch.bool:
         raise TypeError(f"lengths have dtype {found.dtype}, expected integers")
     if tuple(found.shape) != (x.shape[1],):

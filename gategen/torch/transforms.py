@@ -40,15 +40,19 @@ def one_by_one(function: Callable[..., Any]) -> Callable[..., Any]:
 
     def rule(info: Any, in_dims: Any, *given: Any) -> tuple[Any, Any]:
         def chosen(value: Any, dim: Any, k: int) -> Any:
-            return value if dim is None else value.select(dim, k)
+            if dim is None:
+                return value
+            if not info.batch_size:  # one that tells the shapes
+                return value.new_zeros([n for at, n in enumerate(value.shape) if at != dim % value.dim()])
+            return value.select(dim, k)
 
         runs = [
             function(
                 *(chosen(value, dim, k) for value, dim in zip(given, dims_of(given, in_dims), strict=True))
             )
-            for k in range(info.batch_size)
+            for k in range(max(1, info.batch_size))
         ]
-        found = tuple(torch.stack(parts) for parts in zip(*runs, strict=True))
+        found = tuple(torch.stack(parts)[: info.batch_size] for parts in zip(*runs, strict=True))
         return found, (0,) * len(found)
 
     def dims_of(given: Sequence[Any], in_dims: Sequence[Any]) -> list[Any]:
