@@ -477,7 +477,7 @@ def _projected(cell: Any, hidden_size: Any, proj_size: Any) -> str:
 
 def _way(call: Call) -> ModuleType:
     """How to run it: as a graph holds it, as `torch.func` transforms it, or in the quickest way."""
-    if torch.compiler.is_compiling() or _get_current_dispatch_mode() is not None:
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or _get_current_dispatch_mode() is not None:
         return ops
     interpreter = torch._C._functorch.peek_interpreter_stack()
     if interpreter is not None:  # functions do not know how to be functionalized, operators do

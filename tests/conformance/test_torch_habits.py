@@ -209,3 +209,23 @@ def test_functionalize_takes_a_layer():
     layer = RNN("gru", I, H, dtype=DOUBLE)
     y, _ = torch.func.functionalize(layer)(sequences())
     assert torch.equal(y, layer(sequences())[0])
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("graded", [True, False], ids=["graded", "no_grad"])
+def test_a_trace_reads_the_parameters_and_has_gradients(graded):
+    layer = RNN("lstm", I, H, 2, bidirectional=True, dtype=DOUBLE)
+    with torch.set_grad_enabled(graded):
+        trace = torch.jit.trace(layer, sequences())
+    stored = io.BytesIO()
+    torch.jit.save(trace, stored)
+    stored.seek(0)
+    with torch.no_grad():
+        layer.weight_hh_l0.mul_(2)
+    assert not torch.equal(torch.jit.load(stored)(sequences())[0], layer(sequences())[0])
+    for x in (sequences(), torch.randn(T + 1, B + 1, I, dtype=DOUBLE)):
+        leaves = [x.requires_grad_(), *layer.parameters()]
+        runs = [one(x)[0] for one in (trace, layer)]
+        gradients = [torch.autograd.grad(y.square().sum(), leaves) for y in runs]
+        for ours, wanted in zip((runs[0], *gradients[0]), (runs[1], *gradients[1]), strict=True):
+            torch.testing.assert_close(ours, wanted)
