@@ -16,7 +16,7 @@ def findings() -> list[tuple[str, str, str]]:
         _cupy(),
         _gpu(),
         _compiler(),
-        _package("PyTorch", "torch", "`bench` compares with it", "pip install torch"),
+        _package("PyTorch", "torch", "runs `gategen.torch`", "pip install 'gategen[torch]'"),
         _package("ONNX", "onnx", "`export` writes models with it", "pip install 'gategen[onnx]'"),
     ]
 

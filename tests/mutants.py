@@ -66,6 +66,9 @@ CUPY, PLAN_VALUES, PRODUCTS = (
     "tests/test_plan_values.py",
     "tests/test_cuda_products.py",
 )
+SECOND_MODULES, SECOND_CUPY = "tests/test_second_modules.py", "tests/test_second_cupy.py"
+JVP = "test_jvp_is_the_complex_step_of_forward"
+BACKWARD_JVP = "test_backward_jvp_is_the_complex_step_of_backward"
 PRINTERS = ("tests/test_numpy_backend.py", "tests/test_cuda_printer.py")
 QUICK = ("gru", "gru_after", "lstm", "caru", "ligru", "sligru")
 ODD = ("gru_concat", "stacked", "twice", "swapped", "narrow", "every_function")
@@ -109,11 +112,18 @@ ON_CUDA = (
         PRODUCTS, "test_the_cuda_of_cells_that_use_a_matrix_twice_agrees_with_numpy", ["stacked", "twice"]
     ),
 )
+IN_A_DIRECTION = (
+    *of_cells(SECOND_MODULES, BACKWARD_JVP, (*QUICK, *ODD), "given_start-lengths-"),
+    *of_cells(SECOND_MODULES, BACKWARD_JVP, ["caru", "opened", "started"], "own_start-lengths-"),
+    *of_cells(SECOND_MODULES, JVP, ["caru", "opened", "started"], "own_start-lengths-"),
+    *of_cells(SECOND_CUPY, "test_both_backends_give_the_same_second_derivatives", ["gru", "caru"]),
+)
 STAGES: tuple[tuple[str, ...], ...] = (
     DERIVATION,
     PLANS,
     ON_NUMPY,
     ON_CUDA,
+    IN_A_DIRECTION,
     (PLAN_VALUES, PRODUCTS, *PRINTERS, ADJOINT, SECOND),
     ("tests/test_tape.py::test_gradients_do_not_depend_on_how_many_steps_are_computed_ahead",),
     (
@@ -126,7 +136,9 @@ STAGES: tuple[tuple[str, ...], ...] = (
 
 def stages_of(mutant: Mutant) -> list[tuple[str, ...]]:
     """All stages, that of the patched part first."""
-    if "cupy" in mutant.file:
+    if mutant in SECONDS:
+        own = IN_A_DIRECTION
+    elif "cupy" in mutant.file:
         own = ON_CUDA
     elif "/plan/" in mutant.file:
         own = PLANS
@@ -182,7 +194,7 @@ def failed(folder: Path, tests: Sequence[str]) -> str:
             env=clean | changed,
             capture_output=True,
             text=True,
-            timeout=TIMEOUT if tests in STAGES[:4] else None,
+            timeout=TIMEOUT if tests in STAGES[:5] else None,
         )
     except subprocess.TimeoutExpired:
         return f"{tests[0]} ... (does not end)"
@@ -237,6 +249,7 @@ def judge(
 # ---------------------------------------------------------------------------------------------- the bugs
 
 ADJOINT_PY, TANGENT_PY = "gategen/graph/adjoint.py", "gategen/graph/tangent.py"
+SECOND_PY, SECOND_TEMPLATE = "gategen/plan/second.py", "templates/python/second.py.jinja"
 NUMPY_PY, CUPY_PY = "gategen/backends/numpy.py", "gategen/backends/cupy.py"
 LINES_PY, MODULE_PY = "gategen/backends/instructions.py", "gategen/backends/module.py"
 HOST_PY, INTERFACE_PY = "gategen/backends/host.py", "gategen/backends/interface.py"
@@ -294,19 +307,20 @@ DERIVATIONS = (
         ADJOINT_PY, "an outer product passes its gradient on untransposed",
         "self.product(gradient, left, True)", "self.product(gradient, left, gradient.shape[0] != gradient.shape[1])",
     ),
-    Mutant(TANGENT_PY, "the first term of a derivative is dropped", "sp.Add(*terms)", "sp.Add(*terms[1:])"),
+    Mutant(TANGENT_PY, "the first term of a derivative is dropped", "for v, dot in moving)", "for v, dot in moving[1:])"),
     Mutant(
         TANGENT_PY, "a matrix does not move where its operand does",
-        "if (dot := dots[matrix]) is not None:", "if (dot := dots[matrix]) is not None and not parts:",
+        "[(left, dots[right]), (dots[left], right)]",
+        "[(left, dots[right]), (dots[left] if isinstance(op, Outer) or not dots[right] else None, right)]",
     ),
     Mutant(
         TANGENT_PY, "the sides of an outer product are swapped where they are alike",
-        "Outer(fits(), dot, right)",
-        "Outer(fits(), *((right, dot) if right.shape == dot.shape else (dot, right)))",
+        "Outer(out, left, right)",
+        "Outer(out, *((right, left) if right.shape == left.shape else (left, right)))",
     ),
     Mutant(
         TANGENT_PY, "batch statistics do not move",
-        "return None if dot is None else builder.add(BatchSum(fits(), dot))", "return None",
+        "return None if dot is None else builder.add(BatchSum(builder.tangent(op.out), dot))", "return None",
     ),
 )  # fmt: skip
 
@@ -358,7 +372,7 @@ PLANNING = (
     ),
     Mutant(
         "gategen/plan/write.py", "the second outer product into a gradient overwrites the first",
-        "add = any(overlap(weight, other) for other in self.written)", "add = False",
+        "add = not written.isdisjoint(weight.members)", "add = False",
     ),
     Mutant(
         "gategen/plan/write.py", "products are not taken in the order of the rows of their weights",
@@ -425,7 +439,7 @@ LOWERING = (
     Mutant(LINES_PY, "scratch is free after its first use", "last[view.home] = k", "last.setdefault(view.home, k)"),
     Mutant(
         LINES_PY, "two slices become one although they are not neighbours",
-        "(a.home, a.shift, a.stop) == (b.home, b.shift, b.start)", "(a.home, a.shift) == (b.home, b.shift)",
+        "return end == start and memory == other", "return memory == other",
     ),
     Mutant(
         NUMPY_PY, "an interpolation runs the wrong way",
@@ -463,7 +477,7 @@ LOWERING = (
     Mutant(CUPY_PY, "a kernel overwrites the current state", '"(at + B)" if slot.shift else "at"', '"at"'),
     Mutant(
         CUPY_PY, "a kernel does not store what the backward step reads",
-        "*graph.results, *self.way.rule.tape}", "*graph.results}",
+        "*graph.results, *way.rule.tape}", "*graph.results}",
     ),
     Mutant(
         INTERFACE_PY, "the first step's output stays what the loop left there",
@@ -528,7 +542,48 @@ LOWERING = (
     ),
 )  # fmt: skip
 
-MUTANTS = (*DERIVATIONS, *PLANNING, *LOWERING)
+SECONDS = (
+    Mutant(
+        TANGENT_PY, "a factor that all terms of a slope share is lost",
+        "return sp.Mul(*shared, sp.Add(*rest))", "return sp.Add(*rest)",
+    ),
+    Mutant(
+        SECOND_PY, "the backward step takes what lies on the tape for fixed",
+        "known = {v: dots.get(v) for v", "known = {v: None if v in forward.nexts else dots.get(v) for v",
+    ),
+    Mutant(
+        SECOND_PY, "the tangents of the states start from those of others",
+        "states = pushed.states[len(forward.states) :]", "states = pushed.states[len(forward.states) :][::-1]",
+    ),
+    Mutant(
+        NUMPY_PY, "the tape of a run is read as its own memory would lie",
+        "return own | {name: n for name, n in gate_by_gate(self.plan.of.step).items() if name in lent}",
+        "return own",
+    ),
+    Mutant(
+        NUMPY_PY, "a product in the loop replaces what it adds to", '[f"{target} += {out}"]', '[f"{target}[...] = {out}"]',
+    ),
+    Mutant(
+        SECOND_TEMPLATE, "trained initial states stand still",
+        "{{ state.dot }}[0] += {{ state.start }}", "pass",
+    ),
+    Mutant(
+        SECOND_TEMPLATE, "a sequence of length 0 moves in the first step",
+        "{{ xp }}.copyto({{ state.dot }}[1], {{ state.dot }}[0], where=finished[0])", "pass",
+    ),
+    Mutant(
+        SECOND_TEMPLATE, "how gradients of outputs move behind the end of a sequence counts",
+        "{{ output.dot_gradient }} = {{ xp }}.where(finished, 0, {{ output.dot_gradient }}){{ target.kept_dtype }}",
+        "pass",
+    ),
+    Mutant(
+        CUPY_PY, "the loop of a tangent leaves out steps behind the first one",
+        "self.module.plan.rule(FIRST_STEP) is not None and not self.module.plan.of",
+        "self.module.plan.rule(FIRST_STEP) is not None",
+    ),
+)  # fmt: skip
+
+MUTANTS = (*DERIVATIONS, *PLANNING, *LOWERING, *SECONDS)
 
 
 # ---------------------------------------------------------------------------------------------- the table

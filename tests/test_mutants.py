@@ -3,9 +3,9 @@
 from collections import Counter
 
 import pytest
-from mutants import DERIVATIONS, LOWERING, MUTANTS, PLANNING, ROOT, Mutant, judge, main, patched
+from mutants import DERIVATIONS, LOWERING, MUTANTS, PLANNING, ROOT, SECONDS, Mutant, judge, main, patched
 
-CHOSEN = (*DERIVATIONS[::2], *PLANNING[::3], *LOWERING[::3])
+CHOSEN = (*DERIVATIONS[::2], *PLANNING[::3], *LOWERING[::3], *SECONDS[::3])
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=str)

@@ -328,10 +328,9 @@ def _module(wanted: _Wanted, module: ModuleType | None) -> tuple[ModuleType, Kno
     except ModuleNotFoundError as error:
         if error.name not in ("generated", name):
             raise
-        raise ModuleNotFoundError(
-            f"there is no module {name}: write it with `gategen build {cell.name}`, or give one, module=",
-            name=name,
-        ) from None
+    from gategen.compiled import compile
+
+    return compile(cell.name), cell
 
 
 def _cell_of(module: Any) -> Known:

@@ -399,11 +399,10 @@ class RNN:
         """The net that is an `nn.GRU`, `nn.LSTM`, `nn.RNN`, one of their `Cell`s, or has its `state_dict`.
 
         module: that of the cell, which is told by its equations; without one, `generated.<cell>_numpy` of
-            gru_after, lstm, rnn, irnn (relu) or lstm_sak (with a projection) is imported.
+            gru_after, lstm, rnn, irnn (relu) or lstm_sak (with a projection) is imported, or compiled.
         dtype: by default float64 if that of the weights is, else float32.
 
-        Biases that are missing are 0, and two that are only added become one. Raises TypeError, ValueError,
-        and ModuleNotFoundError without a module.
+        Biases that are missing are 0, two that are only added become one. Raises TypeError and ValueError.
         """
         return cls._of(of_torch(source, module), dtype)
 
@@ -413,7 +412,7 @@ class RNN:
         them, one on the other; or that has their weights, as `get_weights` gives them.
 
         `module` and `dtype` as in `from_torch`; the cell of a GRU is gru_after or, with `reset_after=False`,
-        gru_before. The net is `batch_first`. Raises TypeError, ValueError, and ModuleNotFoundError.
+        gru_before. The net is `batch_first`. Raises TypeError and ValueError.
         """
         return cls._of(of_keras(source, module), dtype)
 
@@ -434,7 +433,7 @@ class RNN:
         module, dtype: as in `from_torch`; also gru_before, lstm_peephole and lstm_cifg are found.
         arrays: W, R, and perhaps B and P of a node that is given without its model.
 
-        Raises TypeError, ValueError, OSError, and ModuleNotFoundError, also without the package onnx.
+        Raises TypeError, ValueError, OSError, and ModuleNotFoundError without the package onnx.
         """
         return cls._of(of_onnx(source, nodes, arrays, module), dtype)
 

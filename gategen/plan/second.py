@@ -16,7 +16,7 @@ from gategen.graph import BEFORE, Graph, Product, Value, check, fresh
 from gategen.graph.tangent import tangent, tangents_in
 from gategen.plan.analysis import Analysis
 from gategen.plan.compose import WIDE, in_lines, renamed
-from gategen.plan.data import START_STATES, Field, InBuffer, Plan, Rule, Slot
+from gategen.plan.data import START_STATES, Field, InBuffer, InField, Plan, Rule, Slot, Weight
 from gategen.plan.ends import alive, distinct_ends
 from gategen.plan.hoist import hoist
 from gategen.plan.layout import Layout, lay_out
@@ -57,18 +57,17 @@ def moving(first: Plan, layout: Layout) -> Moving:
         if f.trainable
     )
     names: dict[str, str] = {}
-    for name in (*layout.weights, *layout.slots):
-        names[name] = fresh(f"dot_{name}", {*taken, *names.values()})
-    weights = {
-        names[name]: replace(w, field=fields[w.field], members=tuple(f"dot_{m}" for m in w.members))
-        for name, w in layout.weights.items()
-        if w.field in fields
-    }
-    slots = {
-        names[name]: replace(slot, home=replace(slot.home, name=fields[slot.home.name]))
-        for name, slot in layout.slots.items()
-        if slot.home.name in fields
-    }
+    weights: dict[str, Weight] = {}
+    slots: dict[str, Slot] = {}
+    for name, weight in layout.weights.items():
+        if weight.field in fields:
+            names[name] = fresh(f"dot_{name}", {*taken, *names.values()})
+            members = tuple(f"dot_{m}" for m in weight.members)
+            weights[names[name]] = replace(weight, field=fields[weight.field], members=members)
+    for name, slot in layout.slots.items():
+        if slot.home.name in fields:
+            names[name] = fresh(f"dot_{name}", {*taken, *names.values()})
+            slots[names[name]] = replace(slot, home=InField(fields[slot.home.name]))
     return Moving(
         (*layout.fields, *dots), {**layout.weights, **weights}, {**layout.slots, **slots}, dots, names
     )
@@ -81,9 +80,8 @@ def second_rule(rule: Rule, layout: Moving, arrays: bool) -> Rule:
     """Both directions of a rule in a direction, sharing a tape of tangents."""
     forward, backward = rule.forward.graph, rule.backward.graph
     moves = {
-        v: Value(layout.names[v.name], v.shape, True, "tangent", v)
+        v: Value(layout.names[v.name], v.shape, True, "tangent", v) if v.name in layout.names else None
         for v in forward.parameters
-        if v not in forward.fixed
     }
     pushed = tangent(forward, moves)
     dots = tangents_in(pushed)

@@ -79,6 +79,9 @@ class Binding:
         self.module = module
         self.layout = layout
         self.cell = cell
+        self.further = tuple(module.INPUTS)[1:]
+        self.several = len(module.OUTPUTS) > 1
+        self.backend = "cupy" if hasattr(module, "cp") else "numpy"
         self._seconds: dict[str, ModuleType] = {}
         self.key = f"{module.__name__}@{module.SPEC_SHA256[:16]}"
         _bindings[self.key] = self
@@ -95,7 +98,7 @@ class Binding:
         with host.current():
             module, array, tensor = self.on(host), host.array, host.tensor
             inputs = [array(given) for given in call.inputs]
-            further: dict[str, Any] = dict(zip(list(module.INPUTS)[1:], inputs[1:], strict=True))
+            further: dict[str, Any] = dict(zip(self.further, inputs[1:], strict=True))
             if call.buffers:
                 further["buffers"] = module.Buffers(*map(array, call.buffers))
                 further["training"] = call.training
@@ -109,7 +112,7 @@ class Binding:
             )
             arrays: list[Array] = []
             form = taken_apart(left, inputs, arrays)
-            outputs = y if len(module.OUTPUTS) > 1 else (y,)
+            outputs = y if self.several else (y,)
             return Ran([*map(tensor, outputs)], [*map(tensor, final)], [*map(tensor, arrays)], form)
 
     def pull(
@@ -130,7 +133,7 @@ class Binding:
             grads = module.backward(
                 self.params(module, call, array),
                 left,
-                d_y if len(module.OUTPUTS) > 1 else d_y[0],
+                d_y if self.several else d_y[0],
                 module.States(*map(array, d_final)),
             )
             return self._gradients(grads, call, tensor)
@@ -163,7 +166,7 @@ class Binding:
                 else None,
             )
             d_y, d_final, tangent = second.jvp(params, left, direction)
-            outputs = d_y if len(module.OUTPUTS) > 1 else (d_y,)
+            outputs = d_y if self.several else (d_y,)
             gradients = None
             if pulled is not None:
                 d_outputs = [array(d) for d in pulled[0]]
@@ -171,7 +174,7 @@ class Binding:
                     params,
                     left,
                     tangent,
-                    d_outputs if len(module.OUTPUTS) > 1 else d_outputs[0],
+                    d_outputs if self.several else d_outputs[0],
                     second.States(*map(array, pulled[1])),
                 )
                 gradients = self._gradients(grads, call, tensor)
@@ -192,8 +195,7 @@ class Binding:
 
     def on(self, host: Host) -> ModuleType:
         """The module for this host: the one given, or its neighbour of the other backend."""
-        own = "cupy" if hasattr(self.module, "cp") else "numpy"
-        return self.module if own == host.backend else self._beside(host.backend)
+        return self.module if self.backend == host.backend else self._beside(host.backend)
 
     def _beside(self, backend: str) -> ModuleType:
         """The module of the same cell for another backend. Raises RuntimeError where there is none."""

@@ -75,7 +75,8 @@ class _Run(torch.autograd.Function):
         ran = binding.run(call, tape=True)
         saved = (*ran.tape, *flat)
         ctx.save_for_backward(*saved)
-        ctx.save_for_forward(*saved)
+        if forward_ad._current_level >= 0:
+            ctx.save_for_forward(*saved)
         counts = len(ran.tape), len(call.inputs), len(call.initial), len(ran.outputs)
         ctx.of = _Kind(binding, *counts, ran.form, call[3:])
         return (*ran.outputs, *ran.final)
@@ -103,7 +104,8 @@ class _Pull(torch.autograd.Function):
     def forward(ctx: Any, of: _Kind, *given: Tensor) -> tuple[Tensor, ...]:
         ctx.of = of
         ctx.save_for_backward(*given)
-        ctx.save_for_forward(*given)
+        if forward_ad._current_level >= 0:
+            ctx.save_for_forward(*given)
         return _pull(of, *given)
 
     @staticmethod

@@ -34,6 +34,7 @@ _PYTORCH = {
 }
 
 
+KINDS = {"gru_after": "GRU", "lstm": "LSTM", "lstm_projected": "LSTM", "rnn": "RNN", "irnn": "RNN"}
 PROJECTED = '''
 """LSTM whose output is a projection of its hidden vector.
 

@@ -5,22 +5,27 @@ All arithmetic of a step is the generated module's; how it meets autograd is in 
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from inspect import signature
 from numbers import Real
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 from torch.autograd import forward_ad
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from gategen.layers import RNN as Net
+from gategen.layers.arrange import host
+from gategen.layers.weights import TORCH, torch_kind
 from gategen.torch import function, ops, transforms
-from gategen.torch.binding import Binding, Call
-from gategen.torch.names import PROJECTED, is_bias, layout_of
+from gategen.torch.binding import Binding, Call, field_of
+from gategen.torch.names import KINDS, PROJECTED, is_bias, layout_of
 
 Tensor = Any
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
@@ -93,6 +98,9 @@ class _Layers(torch.nn.Module):
         """The tensors of a layer, from the fields of the module's `Params` on the host."""
         fields = [field.get() if hasattr(field, "get") else field for field in params]
         found = self._binding.of_tensors(fields, list(self.module.unpack(params).values()))
+        for source in self._binding.layout.sources:
+            for number in source.tensors[1:] if source.blocks else ():  # what is added to the first
+                found[number] = np.zeros_like(found[number])
         return [torch.from_numpy(array) for array in found]
 
     @property
@@ -290,9 +298,11 @@ class RNN(_Layers):
         ways = ("", "_reverse") if bidirectional else ("",)
         suffixes = [f"_l{layer}{way}" for layer in range(num_layers) for way in ways]
         super().__init__(net, twin, cell, bias, suffixes, device, dtype)
+        self._given = dict(sizes)
         self.num_layers, self.bidirectional, self.proj_size = num_layers, bidirectional, proj_size
         self.batch_first, self.dropout = batch_first, float(dropout)
 
+    _given: dict[str, Any]
     num_layers: int
     bidirectional: bool
     proj_size: int
@@ -410,6 +420,130 @@ class RNN(_Layers):
             return outputs, [state.unsqueeze(0) for state in finals[0]]
         return outputs, [torch.stack(states) for states in zip(*finals, strict=True)]
 
+    # ------------------------------------------------------------------------------------------ others
+
+    @classmethod
+    def from_net(cls, net: Net, **where: Any) -> RNN:
+        """The layers of a net of `gategen.layers`, with copies of its parameters. `where`: device, dtype."""
+        options: dict[str, Any] = {"dtype": getattr(torch, str(net.cells[0].params[0].dtype)), **where}
+        layers = cls(
+            net.module,
+            net.input_size,
+            net.hidden_size,
+            net.num_layers,
+            batch_first=net.batch_first,
+            dropout=net.dropout,
+            bidirectional=net.bidirectional,
+            **options,
+            **_further(net),
+        )
+        state: dict[str, Tensor] = {}
+        for suffix, held in zip(layers._suffixes, net.cells, strict=True):
+            names = zip(layers._binding.layout.names, layers._tensors_of(held.params), strict=True)
+            state |= {name + suffix: tensor for name, tensor in names}
+            running = {} if held.buffers is None else held.buffers._asdict()
+            state |= {name + suffix: torch.as_tensor(host(array)) for name, array in running.items()}
+        layers.load_state_dict(state)
+        layers.train(net.training)
+        return layers
+
+    def to_net(self) -> Net:
+        """The same as a net of `gategen.layers`, on the host, with copies of the parameters.
+
+        Of two biases that are only added the net has the sum.
+        """
+        layout = self._binding.layout
+        state: dict[str, Tensor] = {}  # also biases that are 0, which no `state_dict` holds
+        for suffix in self._suffixes:
+            names = (*layout.names, *self._running)
+            for name, tensor in zip(names, self._held(names, suffix), strict=True):
+                state[name + suffix] = tensor.detach().cpu()
+        (dtype, *_) = {tensor.dtype for tensor in state.values()}
+        if dtype not in (torch.float32, torch.float64):
+            raise TypeError(f"a net of gategen.layers is of float32 or float64 here, not of {dtype}")
+        net = Net(
+            self.module,
+            self.input_size,
+            self.hidden_size,
+            self.num_layers,
+            self.bidirectional,
+            self.batch_first,
+            self.dropout,
+            dtype=str(dtype).removeprefix("torch."),
+            **self._given,
+        )
+        held: dict[str, Any] = {}
+        for suffix in self._suffixes:
+            tensors = [state[name + suffix] for name in layout.names]
+            fields = (field_of(source, tensors, lambda tensor: tensor.numpy()) for source in layout.sources)
+            params = self.module.unpack(self.module.Params(*fields))
+            held |= {name + suffix: array for name, array in params.items()}
+            held |= {name + suffix: state[name + suffix].numpy() for name in self._running}
+        net.load_state_dict(held)
+        return net.train(self.training)
+
+    @classmethod
+    def from_torch(cls, source: Any, **where: Any) -> RNN:
+        """The layer that is an `nn.GRU`, `nn.LSTM` or `nn.RNN`, or has its `state_dict` (an RNN with tanh).
+
+        `where`: device and dtype, by default its own. Raises TypeError and ValueError for anything else.
+        """
+        state = dict(source.state_dict() if isinstance(source, torch.nn.Module) else source)
+        kind = torch_kind(state)
+        relu = getattr(source, "nonlinearity", "tanh") == "relu"
+        first, projection = state["weight_ih_l0"], state.get("weight_hr_l0")
+        layer = cls(
+            {"GRU": "gru_after", "LSTM": "lstm", "RNN": "irnn" if relu else "rnn"}[kind],
+            first.shape[1],
+            len(first) // len(TORCH.orders[kind]),
+            num_layers=sum(re.fullmatch(r"weight_ih_l\d+", name) is not None for name in state),
+            bias="bias_ih_l0" in state,
+            batch_first=getattr(source, "batch_first", False),
+            dropout=getattr(source, "dropout", 0.0),
+            bidirectional="weight_ih_l0_reverse" in state,
+            proj_size=0 if projection is None else len(projection),
+            **{"device": first.device, "dtype": first.dtype, **where},
+        )
+        layer.load_state_dict(state)
+        layer.train(getattr(source, "training", True))
+        return layer
+
+    @classmethod
+    def from_keras(cls, source: Any, **where: Any) -> RNN:
+        """The layers of Keras that `gategen.layers.RNN.from_keras` reads; `where`: device and dtype."""
+        return cls.from_net(Net.from_keras(source), **where)
+
+    @classmethod
+    def from_onnx(cls, source: Any, nodes: Any = None, **where: Any) -> RNN:
+        """The nodes of ONNX that `gategen.layers.RNN.from_onnx` reads; `where`: device and dtype."""
+        return cls.from_net(Net.from_onnx(source, nodes), **where)
+
+    def to_torch(self) -> Any:
+        """The same as an `nn.GRU`, `nn.LSTM` or `nn.RNN`. Raises ValueError where PyTorch has none such."""
+        if self._binding.layout.names == self.module.PARAMETERS:
+            return self.to_net().to_torch()
+        options: dict[str, Any] = {"nonlinearity": "relu"} if self.module.NAME == "irnn" else {}
+        options |= {"proj_size": self.proj_size} if self.proj_size else {}
+        (like, *_) = self.parameters()
+        layer = getattr(torch.nn, KINDS[self.module.NAME])(
+            self.input_size,
+            self.hidden_size,
+            num_layers=self.num_layers,
+            bias=self.bias,
+            batch_first=self.batch_first,
+            dropout=self.dropout,
+            bidirectional=self.bidirectional,
+            device=like.device,
+            dtype=like.dtype,
+            **options,
+        )
+        layer.load_state_dict(self.state_dict())
+        return layer.train(self.training)
+
+    def to_onnx(self, path: Any, **options: Any) -> None:
+        """Write the layers as an ONNX model, as `gategen.layers.RNN.to_onnx` does with these options."""
+        self.to_net().to_onnx(path, **{"cell": self._binding.cell, **options})
+
 
 class RNNCell(_Layers):
     """One step of any cell, with the call of `torch.nn.GRUCell` and `torch.nn.LSTMCell`.
@@ -455,6 +589,14 @@ class RNNCell(_Layers):
 
 
 # ------------------------------------------------------------------------------------------ helpers
+
+
+def _further(net: Net) -> dict[str, Any]:
+    """The named arguments of a net: its further sizes, and what its fixed parameters were told to hold."""
+    held = net.module.unpack(net.cells[0].params)
+    told = [name for name, p in signature(net.module.init).parameters.items() if p.default is p.empty]
+    sizes = {name: size for name, size in net.sizes.items() if name != "hidden"}
+    return sizes | {name: held[name] for name in told if name in held}
 
 
 def _module_of(cell: Any) -> tuple[ModuleType, Any]:

@@ -15,6 +15,7 @@ from test_torch_layers import ALL, KINDS, close
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 import gategen
+from gategen.layers import RNN as Net
 from gategen.spec.load import builtins
 from gategen.torch import RNN, RNNCell, function, ops
 from gategen.torch.binding import Call
@@ -128,6 +129,40 @@ def test_packed_sequences_agree(layer_class, options, batch_first, bidirectional
     assert torch.equal(padded, twin(x, hx, lengths)[0])
 
 
+@pytest.mark.parametrize(
+    ("layer_class", "constructor", "given"), [one for one in ALL if "Cell" not in one.id]
+)
+def test_weights_go_from_pytorch_to_layers_of_both_kinds_and_back(layer_class, constructor, given):
+    layer = layer_class(*constructor.args, **constructor.kwargs, dtype=DOUBLE)
+    ours = RNN.from_torch(layer)
+    assert_same(parts(ours(*given.args)), parts(layer(*given.args)))
+    again = ours.to_torch()
+    assert type(again) is layer_class and repr(again) == repr(layer)
+    for name, tensor in layer.state_dict().items():
+        assert torch.equal(again.state_dict()[name], tensor)
+    net = ours.to_net()
+    x, *hx = given.args
+    start = None if not hx or hx[0] is None else [part.detach().numpy() for part in parts(hx[0])]
+    if not isinstance(x, PackedSequence):
+        y, final = net(x.detach().numpy(), start)
+        assert_same([torch.from_numpy(part) for part in (y, *final)], parts(layer(*given.args)))
+
+
+@pytest.mark.parametrize("name", ["gru", "ligru", "scrn", "caru"])
+def test_nets_of_gategen_layers_go_both_ways(name):
+    sizes = {"memory": 2} if name == "scrn" else {}
+    net = Net(name, I, H, 1 if sizes else 2, bidirectional=not sizes, dtype="float64", seed=0, **sizes).eval()
+    layer = RNN.from_net(net)
+    x = np.random.default_rng(0).standard_normal((T, B, I))
+    y, final = net(x)
+    outputs = y if isinstance(y, tuple) else (y,)
+    assert_same(parts(layer(torch.from_numpy(x))), [torch.from_numpy(part) for part in (*outputs, *final)])
+    for one, other in zip(layer.to_net().state_dict().values(), net.state_dict().values(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    with pytest.raises(ValueError, match="no cell whose weights other libraries have"):
+        RNN("mgu", I, H).to_torch()
+
+
 def test_initial_values_are_drawn_from_the_same_distribution_and_by_torchs_seed():
     torch.manual_seed(3)
     ours = RNN("gru_after", 7, 40)
@@ -175,10 +210,15 @@ def call_of(name: str, given: bool, lengths: Any = None) -> tuple[RNN, Call]:
     return layer, Call(tensors, [x, *more.values()], starts, lengths, buffers, True, {})
 
 
-@pytest.mark.parametrize("given", [True, False], ids=["given_start", "own_start"])
-@pytest.mark.parametrize("lengths", [None, (2, 0, T)], ids=["full", "lengths"])
-@pytest.mark.parametrize("name", builtins())
-def test_the_operators_keep_the_rules_of_operators(name, lengths, given):
+# Every cell in one of four settings, which take their turns.
+IN_TURN = [
+    pytest.param(name, bool(k % 2), (2, 0, T) if k % 4 > 1 else None, id=name)
+    for k, name in enumerate(builtins())
+]
+
+
+@pytest.mark.parametrize(("name", "given", "lengths"), IN_TURN)
+def test_the_operators_keep_the_rules_of_operators(name, given, lengths):
     layer, call = call_of(name, given, None if lengths is None else torch.tensor(lengths))
     arguments = (
         layer._binding.key, list(call.tensors), list(call.inputs), list(call.initial), call.lengths,
@@ -216,9 +256,8 @@ def test_operators_and_functions_give_the_same(name):
         assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize("given", [True, False], ids=["given_start", "own_start"])
-@pytest.mark.parametrize("name", builtins())
-def test_gradients_forward_mode_and_second_derivatives_are_what_differences_say(name, given):
+@pytest.mark.parametrize(("name", "given", "lengths"), IN_TURN)
+def test_gradients_forward_mode_and_second_derivatives_are_what_differences_say(name, given, lengths):
     layer, x, hx, more = drawn(name, given)
     names = [n for n, _ in layer.named_parameters()]
     starts = [] if hx is None else parts(hx)
@@ -229,7 +268,7 @@ def test_gradients_forward_mode_and_second_derivatives_are_what_differences_say(
         states = rest[: len(starts)]
         state = None if not starts else states[0] if len(states) == 1 else tuple(states)
         inputs = dict(zip(more, rest[len(starts) :], strict=True))
-        return tuple(parts(torch.func.functional_call(layer, own, (tensors[at], state), inputs)))
+        return tuple(parts(torch.func.functional_call(layer, own, (tensors[at], state, lengths), inputs)))
 
     tensors = [*(p for _, p in layer.named_parameters()), x, *starts, *more.values()]
     assert torch.autograd.gradcheck(run, tensors, check_forward_ad=True, fast_mode=True)

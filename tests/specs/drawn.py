@@ -1,6 +1,6 @@
 """The smallest forms of cells that were once wrong: random ones (`tests/hunt.py`), and what readers found."""
 
-from sympy import Min, pi
+from sympy import Min, Rational, pi
 
 from gategen import (
     Cell,
@@ -219,4 +219,14 @@ beside = Cell(
     Eq(h.next, tanh(c) + W_x @ x),
     Eq(c.next, tanh(A_c @ concat(c, h)) * (V @ h.next)),
     Eq(s.next, where(A_s @ concat(h.next, s) >= 0, h / (2 + s**2), h)),
+)
+
+# A single value that is computed ahead lies in no stack with wider ones.
+b_one, part = vectors("b_one", size=1), gates("part")
+W_part = matrices("W_part", shape=("hidden", "hidden"))
+quotient = Cell(
+    "quotient",
+    Eq(h.next, h + mean(x)),
+    Eq(part, W_part @ (b_one * h / (b_one**2 + Rational(1, 1000)))),
+    output=(part,),
 )
