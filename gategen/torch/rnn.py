@@ -368,23 +368,7 @@ class RNN(_Layers):
             raise ValueError("a PackedSequence has its own lengths")
         data, sizes, order, back = packed
         x, ends = pad_packed_sequence(PackedSequence(data, sizes))
-        given = {}
-        for name, value in inputs.items():
-            if isinstance(value, PackedSequence):
-                padded, own = pad_packed_sequence(value)
-                if order is not None:  # its own may be another
-                    padded, own = padded.index_select(1, order), own[order.to(own.device)]
-                if not torch.equal(own, ends):
-                    raise ValueError(
-                        f"{name} is packed with the lengths {own.tolist()}, input with {ends.tolist()}"
-                    )
-                given[name] = padded
-                continue
-            _all_tensors({name: value})
-            if value.dim() == 2:
-                given[name] = value if order is None else value.index_select(0, order)
-            else:
-                raise ValueError(f"{name} is padded, but input is a PackedSequence: pack it as well")
+        given = {name: _padded(name, value, order, ends) for name, value in inputs.items()}
         starts = self._states(hx, (len(self._suffixes), x.shape[1]))
         starts = starts if order is None else [state.index_select(1, order) for state in starts]
         outputs, final = self._layers(x, starts, ends, given)
@@ -697,6 +681,21 @@ def _checked(lengths: Any, x: Tensor) -> Any:
     if tuple(found.shape) != (x.shape[1],):
         raise RuntimeError(f"lengths have shape {tuple(found.shape)}, expected {(x.shape[1],)}")
     return found.to(torch.int64)
+
+
+def _padded(name: str, value: Any, order: Any, ends: Tensor) -> Tensor:
+    """A further input beside a packed one that `order` has sorted by its lengths, `ends`, in that order."""
+    if isinstance(value, PackedSequence):
+        padded, own = pad_packed_sequence(value)
+        if order is not None:
+            padded, own = padded.index_select(1, order), own[order.to(own.device)]
+        if not torch.equal(own, ends):
+            raise ValueError(f"{name} is packed with the lengths {own.tolist()}, input with {ends.tolist()}")
+        return padded
+    _all_tensors({name: value})
+    if value.dim() != 2:
+        raise ValueError(f"{name} is padded, but input is a PackedSequence: pack it as well")
+    return value if order is None else value.index_select(0, order)
 
 
 def _reversal(lengths: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
