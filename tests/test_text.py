@@ -339,6 +339,22 @@ def test_windows_line_ends_tabs_and_a_byte_order_mark_are_no_mistake():
     assert len(cell.first) == 1
 
 
+def test_a_text_may_be_indented_as_the_program_is_that_it_stands_in():
+    text = '''
+        """A title."""
+        h' = tanh(W_h @ x +
+                  U_h @ h)
+        first:
+            h' = W_n @ x
+        '''
+    flat = text.replace("\n        ", "\n")
+    one, other = Cell.parse("c", text), Cell.parse("c", flat)
+    assert one.title == "A title" and [str(eq) for eq in one.equations] == [str(eq) for eq in other.equations]
+    assert len(one.first) == 1
+    with pytest.raises(SpecError, match="<text>:2: this is neither"):
+        Cell.parse("c", "\n    tanh(x)\n")
+
+
 def test_an_error_names_the_line_quotes_it_and_helps():
     error = refused("# one\nz = tanh(W_z @ x\n   + b_z)\nh' = z +   q")
     assert str(error).splitlines() == [

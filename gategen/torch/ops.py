@@ -36,6 +36,7 @@ def run(binding: Binding, call: Call) -> tuple[Tensor, ...]:
     """As in `function.py`: the outputs and the final states. Buffers change in place."""
     flat = (*call.tensors, *call.inputs, *call.initial)
     tape = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in flat)
+    tape = tape or torch.jit.is_tracing()  # what is traced may be differentiated later
     given = list(map(list, call[:3])), call.lengths, list(call.buffers)
     found = run_op(binding.key, *given[0], *given[1:], call.training, tape)
     count = len(binding.module.OUTPUTS) + len(binding.module.STATES)

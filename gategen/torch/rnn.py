@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.autograd import forward_ad
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
@@ -63,7 +64,7 @@ class _Layers(torch.nn.Module):
         self._drawn: set[str] = set()
         self._stated: dict[str, Tensor] = {}  # of which one entry is enough where all are the same
         self._absent: list[str] = []  # biases
-        fixed = getattr(module, "FIXED", ())
+        self._fixed = [name for name in self._binding.layout.names if name in getattr(module, "FIXED", ())]
         for suffix, held, other in zip(suffixes, net.cells, twin.cells, strict=True):
             pairs = zip(self._tensors_of(held.params), self._tensors_of(other.params), strict=True)
             for name, (value, again) in zip(self._binding.layout.names, pairs, strict=True):
@@ -73,7 +74,7 @@ class _Layers(torch.nn.Module):
                 if not bias and is_bias(name, value.ndim):
                     self.register_buffer(full, torch.zeros_like(data), persistent=False)
                     self._absent.append(full)
-                elif name in fixed:
+                elif name in self._fixed:
                     self.register_buffer(full, data)
                     self._stated[full] = value
                 else:
@@ -182,6 +183,11 @@ class _Layers(torch.nn.Module):
         tensors: Sequence[Tensor] = self._held(self._binding.layout.names, suffix)
         tensors, inputs, initial = _of_one_dtype(tensors, inputs, initial)
         held = {} if torch.compiler.is_compiling() else self._arrays[suffix]
+        for name, tensor in zip(self._fixed, self._held(self._fixed, suffix), strict=True):
+            if _moves(tensor):
+                raise RuntimeError(
+                    f"{name + suffix} requires a gradient, but {name} is fixed in {self.module.NAME}"
+                )
         running = self._held(self._running, suffix)
         call = Call(tensors, inputs, initial, lengths, running, self.training, held)
         way = _way(call)
@@ -303,6 +309,12 @@ class RNN(_Layers):
     batch_first: bool
     dropout: float
 
+    @property
+    def all_weights(self) -> list[list[Tensor]]:
+        """The parameters, a list for every layer and direction, as of `torch.nn.GRU`."""
+        names = self._binding.layout.names
+        return [[getattr(self, n + s) for n in names if n + s not in self._buffers] for s in self._suffixes]
+
     def extra_repr(self) -> str:
         said = [self.module.NAME, str(self.input_size), str(self.hidden_size)]
         said += [f"num_layers={self.num_layers}"] * (self.num_layers > 1)
@@ -328,6 +340,7 @@ class RNN(_Layers):
         """
         if isinstance(input, PackedSequence):
             return self._packed(input, hx, lengths, inputs)
+        _all_tensors(inputs)
         if input.dim() not in (2, 3):
             raise ValueError(f"RNN: Expected input to be 2D or 3D, got {input.dim()}D instead")
         if input.dim() == 2:
@@ -355,14 +368,7 @@ class RNN(_Layers):
             raise ValueError("a PackedSequence has its own lengths")
         data, sizes, order, back = packed
         x, ends = pad_packed_sequence(PackedSequence(data, sizes))
-        given = {}
-        for name, value in inputs.items():
-            if isinstance(value, PackedSequence):
-                given[name] = pad_packed_sequence(PackedSequence(value.data, value.batch_sizes))[0]
-            elif value.dim() == 2:
-                given[name] = value if order is None else value.index_select(0, order)
-            else:
-                raise ValueError(f"{name} is padded, but input is a PackedSequence: pack it as well")
+        given = {name: _padded(name, value, order, ends) for name, value in inputs.items()}
         starts = self._states(hx, (len(self._suffixes), x.shape[1]))
         starts = starts if order is None else [state.index_select(1, order) for state in starts]
         outputs, final = self._layers(x, starts, ends, given)
@@ -555,6 +561,7 @@ class RNNCell(_Layers):
         input: (B, input_size), or (input_size,) for one sequence. hx: (B, size) or (size,) each; None for the
         cell's own start. inputs: the further inputs of the cell, as `input`.
         """
+        _all_tensors(inputs)
         if input.dim() not in (1, 2):
             raise ValueError(f"RNNCell: Expected input to be 1D or 2D, got {input.dim()}D instead")
         starts = self._states(hx, tuple(input.shape[:-1]))
@@ -602,6 +609,20 @@ def _module_of(cell: Any) -> tuple[ModuleType, Any]:
     return module, found
 
 
+def _moves(tensor: Tensor) -> bool:
+    """Whether a derivative by the tensor is asked for, in one mode or the other."""
+    if forward_ad._current_level >= 0 and forward_ad.unpack_dual(tensor).tangent is not None:
+        return True
+    return torch.is_grad_enabled() and bool(tensor.requires_grad)
+
+
+def _all_tensors(inputs: Mapping[str, Any]) -> None:
+    """Raises TypeError where a further input is none."""
+    for name, value in inputs.items():
+        if not isinstance(value, torch.Tensor):
+            raise TypeError(f"{name} is of type {type(value).__name__}, expected a tensor")
+
+
 def _shared(tensor: Tensor) -> bool:
     """Whether other processes may have the same memory, after `share_memory`."""
     return tensor.device.type == "cpu" and bool(tensor.is_shared())  # which all memory of a GPU is
@@ -619,7 +640,7 @@ def _projected(cell: Any, hidden_size: Any, proj_size: Any) -> str:
 
 def _way(call: Call) -> ModuleType:
     """How to run it: as a graph holds it, as `torch.func` transforms it, or in the quickest way."""
-    if torch.compiler.is_compiling() or _get_current_dispatch_mode() is not None:
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or _get_current_dispatch_mode() is not None:
         return ops
     interpreter = torch._C._functorch.peek_interpreter_stack()
     if interpreter is not None:  # functions do not know how to be functionalized, operators do
@@ -630,7 +651,8 @@ def _way(call: Call) -> ModuleType:
 
 def _of_one_dtype(*groups: Sequence[Tensor]) -> list[Sequence[Tensor]]:
     """The tensors in one dtype: that of the parameters, or within `torch.autocast` what it asks for."""
-    parameter, x = groups[0][0], groups[1][0]
+    x = groups[1][0]
+    parameter = groups[0][0] if groups[0] else x
     kind = x.device.type
     if kind in ("cpu", "cuda") and torch.is_autocast_enabled(kind):
         dtype = torch.float32 if kind == "cpu" else torch.get_autocast_dtype(kind)
@@ -659,6 +681,21 @@ def _checked(lengths: Any, x: Tensor) -> Any:
     if tuple(found.shape) != (x.shape[1],):
         raise RuntimeError(f"lengths have shape {tuple(found.shape)}, expected {(x.shape[1],)}")
     return found.to(torch.int64)
+
+
+def _padded(name: str, value: Any, order: Any, ends: Tensor) -> Tensor:
+    """A further input beside a packed one that `order` has sorted by its lengths, `ends`, in that order."""
+    if isinstance(value, PackedSequence):
+        padded, own = pad_packed_sequence(value)
+        if order is not None:
+            padded, own = padded.index_select(1, order), own[order.to(own.device)]
+        if not torch.equal(own, ends):
+            raise ValueError(f"{name} is packed with the lengths {own.tolist()}, input with {ends.tolist()}")
+        return padded
+    _all_tensors({name: value})
+    if value.dim() != 2:
+        raise ValueError(f"{name} is padded, but input is a PackedSequence: pack it as well")
+    return value if order is None else value.index_select(0, order)
 
 
 def _reversal(lengths: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch.nn.utils import parametrizations
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from gategen.torch import RNN, RNNCell
 
@@ -172,7 +173,59 @@ def test_a_sequence_may_have_other_signs_than_its_memory():
     assert x.is_neg() and torch.equal(layer(x)[0], layer(x.resolve_neg())[0])
 
 
+FURTHER = "inputs: x, u[2]\nstates: h\nh' = tanh(W_h @ x + U_h @ h + V_h @ u)"
+
+
+@pytest.mark.parametrize("value", [None, 1.0, [[1.0]]], ids=str)
+def test_further_inputs_that_are_no_tensors_are_refused_by_their_type(value: Any):
+    x = torch.zeros(T, B, I)
+    for layer, given in ((RNN(FURTHER, I, H), x), (RNN(FURTHER, I, H), pack_padded_sequence(x, [5, 3])),
+                         (RNNCell(FURTHER, I, H), x[0])):  # fmt: skip
+        with pytest.raises(TypeError, match=r"u is of type .*, expected a tensor"):
+            layer(given, u=value)
+
+
+def test_a_further_input_may_be_packed_in_another_order_and_not_with_other_lengths():
+    layer, x, u = RNN(FURTHER, I, H, dtype=DOUBLE), sequences(), torch.randn(T, B, 2, dtype=DOUBLE)
+    swapped = torch.tensor([1, 0])
+    packed = pack_padded_sequence(u.flip(1), [T, T])
+    packed = PackedSequence(packed.data, packed.batch_sizes, swapped, swapped)  # holds u as well
+    y, _ = pad_packed_sequence(layer(pack_padded_sequence(x, [T, T]), u=packed)[0])
+    assert torch.equal(y, layer(x, u=u)[0])
+    for lengths in ([5, 2], [3, 5]):
+        with pytest.raises(ValueError, match=r"u is packed with the lengths .*, input with \[5, 3\]"):
+            layer(pack_padded_sequence(x, [5, 3]), u=pack_padded_sequence(u, lengths, enforce_sorted=False))
+
+
+def test_a_cell_without_parameters_runs():
+    layer = RNN("inputs: x[hidden]\nstates: h\nh' = 0.5 * h + 0.1 * x", I, I, 2)
+    x = torch.ones(2, B, I, requires_grad=True)
+    layer(x)[0].sum().backward()
+    assert not list(layer.parameters()) and torch.allclose(x.grad[1], torch.tensor(0.01))
+
+
+@pytest.mark.parametrize("options", [{}, {"bias": False}, {"num_layers": 2, "bidirectional": True}], ids=str)
+def test_all_weights_are_those_of_pytorch(options):
+    found = [[[part.shape for part in one] for one in layer.all_weights]
+             for layer in (RNN("lstm", I, H, **options), torch.nn.LSTM(I, H, **options))]  # fmt: skip
+    assert found[0] == found[1]
+
+
 # -------------------------------------------------------------------------------- derivatives
+
+
+def test_derivatives_by_what_is_fixed_are_refused_and_not_0():
+    layer, E = RNN(STATED.replace("matrices", "fixed matrices"), I, H, dtype=DOUBLE), torch.eye(H).double()
+
+    def run(E: torch.Tensor) -> torch.Tensor:
+        return torch.func.functional_call(layer, {"E_l0": E}, (sequences(),))[0].sum()
+
+    for derivative in (torch.func.grad(run), lambda E: torch.func.jvp(run, (E,), (E,)),
+                       lambda E: run(E.clone().requires_grad_())):  # fmt: skip
+        with pytest.raises(RuntimeError, match="E_l0 requires a gradient, but E is fixed"):
+            derivative(E)
+    layer.requires_grad_()
+    assert run(E).requires_grad
 
 
 @pytest.mark.parametrize(("cell", "theirs"), [("gru_after", torch.nn.GRU), ("lstm", torch.nn.LSTM)])
@@ -209,3 +262,23 @@ def test_functionalize_takes_a_layer():
     layer = RNN("gru", I, H, dtype=DOUBLE)
     y, _ = torch.func.functionalize(layer)(sequences())
     assert torch.equal(y, layer(sequences())[0])
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("graded", [True, False], ids=["graded", "no_grad"])
+def test_a_trace_reads_the_parameters_and_has_gradients(graded):
+    layer = RNN("lstm", I, H, 2, bidirectional=True, dtype=DOUBLE)
+    with torch.set_grad_enabled(graded):
+        trace = torch.jit.trace(layer, sequences())
+    stored = io.BytesIO()
+    torch.jit.save(trace, stored)
+    stored.seek(0)
+    with torch.no_grad():
+        layer.weight_hh_l0.mul_(2)
+    assert not torch.equal(torch.jit.load(stored)(sequences())[0], layer(sequences())[0])
+    for x in (sequences(), torch.randn(T + 1, B + 1, I, dtype=DOUBLE)):
+        leaves = [x.requires_grad_(), *layer.parameters()]
+        runs = [one(x)[0] for one in (trace, layer)]
+        gradients = [torch.autograd.grad(y.square().sum(), leaves) for y in runs]
+        for ours, wanted in zip((runs[0], *gradients[0]), (runs[1], *gradients[1]), strict=True):
+            torch.testing.assert_close(ours, wanted)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from textwrap import dedent
 from typing import Any
 
 from gategen.errors import SpecError, Where
@@ -58,6 +59,7 @@ def read(text: str, file: str = "<text>") -> Spec:
         raise SpecError(f"the text of a cell is a str, not {type(text).__name__}")
     text = text.removeprefix("\ufeff").replace("\r\n", "\n")
     check_text(text, file)
+    text = dedent(text)  # as it stands within a program
     described, start = docstring(text, file)
     title, *reference = [" ".join(part.split()) for part in re.split(r"\n[ \t]*\n", described.strip())]
     lines = tuple(statements(text, start, file))
