@@ -35,7 +35,8 @@ WORDS = frozenset(
     given os tiles first_tape first_step first_step_backward start_states start_states_backward kept_first
     finished_first d_inputs ends ts chunks backwards
     jvp backward_jvp tangent direction dot_params moved fitting Tangent PARAMS TAPE DIRECTION d_d_y d_d_final
-    first_step_jvp first_step_backward_jvp start_states_jvp start_states_backward_jvp first_tangent dot_start gradients more
+    first_step_jvp first_step_backward_jvp start_states_jvp start_states_backward_jvp first_tangent dot_start
+    gradients more
     cp Path SOURCE launch kernel here product row_sum column_sums arithmetic compiled call cache ARITHMETIC
     lies gemm ml_dtypes
     """.split()
