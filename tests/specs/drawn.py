@@ -19,6 +19,7 @@ from gategen import (
     minimum,
     scalars,
     sigmoid,
+    sign,
     softplus,
     sqrt,
     states,
@@ -234,3 +235,6 @@ waiting = Cell(
 b_e, b_f = vectors("b_e", size="memory"), vectors("b_f")
 e, f = states("e", size="memory", initial=alpha * tanh(b_e)), states("f", initial=alpha * tanh(b_f))
 starting = Cell("starting", Eq(f.next, tanh(W_x @ x + U_h @ f)), Eq(e.next, e * mean(f)))
+
+# An input tells a size, and its tangent needs nothing else of it: the sign does not move.
+told = Cell("told", Eq(h.next, sign(h)), Eq(z, h.next * mean(x) * h * m), output=z)
