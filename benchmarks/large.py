@@ -36,7 +36,8 @@ CELLS = {
     "factors of one product": (large.factors, (10, 20, 40)),
     "max and min in sums": (choices, (50, 100, 200)),
     "gates that can change places": (large.twins, (10, 20, 40)),
-    "equations that each read the last one twice": (large.layers, (30, 60, 120)),
+    "equations that each read the last one twice": (large.layers, (60, 120, 250, 500)),
+    "gates, multiplied two by two": (large.pairs, (60, 120, 250, 500)),
 }
 COMMANDS = {
     "build": ("numpy", "cupy"),

@@ -1,4 +1,4 @@
-"""Markdown tables of what `cpu.py` and `host.py` beside this wrote, printed or put into documents."""
+"""Markdown tables of what `cpu.py`, `torch_layers.py` and `host.py` wrote, printed or put into documents."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import click
 
 RESULTS = Path(__file__).resolve().parent / "results" / "cpu.json"
 BEGIN, END = "<!-- benchmarks/table.py: begin -->", "<!-- end -->"
+BESIDE = {"gru_after": "`nn.GRU`", "lstm": "`nn.LSTM`"}
 SHORT = {(100, 1, 64), (100, 16, 128), (100, 32, 256), (100, 64, 512), (50, 128, 512)}
 
 
@@ -62,6 +63,34 @@ def host_table(document: dict[str, Any]) -> str:
     return "\n".join([*lines, "", conditions])
 
 
+def layers_table(document: dict[str, Any], short: bool = False) -> str:
+    """A row for every cell and shape: a layer of `gategen.torch`, and what PyTorch has beside it.
+
+    `short`: what a call costs, and compilation, are left out.
+    """
+    header = ["cell", "T", "B", "H", "ms", "without gategen", "ms", "times as fast"]
+    header += [] if short else ["more than the module alone, us"]
+    lines = [
+        line(header),
+        line(["---", "---:", "---:", "---:", "---:", "---", *["---:"] * (len(header) - 6)]),
+    ]
+    for record in document["results"]:
+        ours, theirs, bare = (record[side] for side in ("gategen", "torch", "bare"))
+        words = [record["cell"], *map(str, shape(record)), milliseconds(1e3 * median(ours))]
+        words += [BESIDE.get(record["cell"], "a loop in PyTorch"), milliseconds(1e3 * median(theirs))]
+        words += [f"{median(t / o for t, o in zip(theirs, ours, strict=True)):.2f}"]
+        if not short:
+            words += [f"{1e6 * (median(ours) - median(bare)):.0f}" if record["T"] == 1 else ""]
+        if not short or record["T"] > 1:
+            lines.append(line(words))
+    compiled = document["compile"]
+    times = (
+        f"`torch.compile` of a layer of mgu, T 50, takes {compiled['gategen']:.1f} s to the first step, of "
+        f"the loop {compiled['loop']:.1f} s. "
+    )
+    return "\n".join([*lines, "", f"{'' if short else times}One thread. {about(document)}"])
+
+
 def columns(record: dict[str, Any]) -> list[str]:
     """Our milliseconds; PyTorch's time over ours; the share of the time that the products alone take."""
     ours, theirs, products = (totals(record[side]) for side in ("gategen", "torch", "products"))
@@ -105,7 +134,7 @@ def line(words: Iterable[str]) -> str:
 
 @click.command()
 @click.argument("results", default=RESULTS, type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--short", is_flag=True, help="Five shapes.")
+@click.option("--short", is_flag=True, help="The rows that people ask for first.")
 @click.option(
     "--into",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -114,7 +143,10 @@ def line(words: Iterable[str]) -> str:
 def main(results: Path, short: bool, into: Path | None) -> None:
     """Print the table of RESULTS, by default benchmarks/results/cpu.json."""
     document = json.loads(results.read_text())
-    text = table(document, short) if "results" in document else host_table(document)
+    if "results" not in document:
+        text = host_table(document)
+    else:
+        text = (layers_table if "compile" in document else table)(document, short)
     if into is None:
         click.echo(text)
         return

@@ -20,6 +20,7 @@ _HOME = {
     "Cell": "spec.cell",
     "load": "spec.load",
     "build": "build",
+    "compile": "compiled",
     "diff": "diff",
     "verify": "judge.verify",
     "GategenError": "errors",

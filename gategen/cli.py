@@ -308,6 +308,92 @@ def _verify_row(result: Result) -> tuple[str, ...]:
 
 
 @commands.command()
+@click.argument("target", metavar="[CELL]", default="")
+@_equations
+@_name
+@_set
+@click.option("--format", "form", type=click.Choice(["onnx"]), default="onnx", show_default=True)
+@click.option("--out", metavar="FILE", default="", help="Where it goes; by default NAME.onnx.")
+@click.option("--weights", metavar="FILE", default="", help="What `save` of a net wrote; it tells all sizes.")
+@click.option("--input", "input_size", type=_COUNT, help="The size of x.")
+@click.option("--hidden", type=_COUNT, help="Every other size.")
+@click.option("--size", "sizes", metavar="NAME=N", multiple=True, help="A further size; repeatable.")
+@click.option("--layers", type=_COUNT, help="How many layers; 1 without weights.")
+@click.option("--bidirectional", is_flag=True, help="Every layer in both directions.")
+@click.option("--batch-first", is_flag=True, help="x and y are (B, T, size).")
+@click.option(
+    "--constant", "constants", metavar="NAME", multiple=True, help="A further input is (B, size); repeatable."
+)
+@click.option("--dtype", type=click.Choice(["float32", "float64"]), help="By default that of the weights.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Without weights.")
+@click.option("--native", is_flag=True, help="With ONNX's own GRU, LSTM or RNN.")
+@click.option("--no-lengths", is_flag=True, help="A model without lengths.")
+@click.option("--no-initial", is_flag=True, help="A model without initial states.")
+@click.option("--opset", type=_COUNT, default=17, show_default=True, help="Of ONNX: 13 to 27.")
+@click.option("--force", is_flag=True, help="Overwrite a file that gategen did not write.")
+def export(
+    target: str,
+    equations: tuple[str, ...],
+    name: str,
+    settings: tuple[str, ...],
+    form: str,
+    out: str,
+    weights: str,
+    input_size: int | None,
+    hidden: int | None,
+    sizes: tuple[str, ...],
+    layers: int | None,
+    bidirectional: bool,
+    batch_first: bool,
+    constants: tuple[str, ...],
+    dtype: str | None,
+    seed: int,
+    native: bool,
+    no_lengths: bool,
+    no_initial: bool,
+    opset: int,
+    force: bool,
+) -> None:
+    """Write a net of a cell for another runtime: an ONNX model.
+
+    Its inputs are x, lengths and the initial states, of which all but x may be left out; its outputs are y
+    and the final states. Without --weights the parameters are random, as `init` of the module draws them.
+    """
+    from gategen.export import Asked, net_of
+
+    if not target and not equations:
+        raise click.UsageError("give a CELL or --equations")
+    cells = _load((target,) if target else (), equations, name, settings)
+    if len(cells) > 1:
+        names = ", ".join(cell.name for cell in cells)
+        raise click.UsageError(f"a model is of one cell, and these are {len(cells)}: {names}")
+    (cell,) = cells
+    told = _numbers(sizes, "--size")
+    told |= {"input": input_size} if input_size else {}
+    told |= {"hidden": hidden} if hidden else {}
+    net = net_of(cell, Asked(told, layers, bidirectional, batch_first, dtype, seed), weights)
+    path = out or f"{cell.name}.onnx"
+    try:
+        net.to_onnx(
+            path,
+            cell=cell,
+            native=native,
+            constant=constants,
+            lengths=not no_lengths,
+            initial=not no_initial,
+            opset=opset,
+            force=force,
+        )
+    except ValueError as error:
+        if isinstance(error, GategenError):
+            raise
+        raise GategenError(str(error)) from error
+    click.echo(f"wrote {path}")
+    if not weights:
+        _warn("its parameters are random: --weights takes those of a net")
+
+
+@commands.command()
 @click.argument("name")
 @click.option(
     "--from", "origin", metavar="CELL", default="gru", show_default=True, help="Whose equations to copy."
@@ -375,7 +461,7 @@ def bench(
 def doctor() -> None:
     """Say what was found of what gategen can use.
 
-    NumPy and its BLAS, CuPy, a GPU, a C++ compiler, PyTorch.
+    NumPy and its BLAS, CuPy, a GPU, a C++ compiler, PyTorch, ONNX.
     """
     from gategen.doctor import findings
 
@@ -420,6 +506,18 @@ def _backends(names: Sequence[str]) -> tuple[str, ...] | None:
                 f"there is no backend {name!r}; there are: {known}", param_hint="--backend"
             )
     return tuple(names) or None
+
+
+def _numbers(settings: Iterable[str], option: str) -> dict[str, int]:
+    """`memory=4` as a name and a positive integer."""
+    values: dict[str, int] = {}
+    for setting in settings:
+        name, _, text = setting.partition("=")
+        if not text.strip().isdecimal() or int(text) < 1:
+            message = f"{setting[:60]!r} is not NAME=N with a positive integer"
+            raise click.BadParameter(message, param_hint=option)
+        values[name.strip()] = int(text)
+    return values
 
 
 def _constants(settings: Iterable[str]) -> dict[str, float]:

@@ -16,7 +16,8 @@ def findings() -> list[tuple[str, str, str]]:
         _cupy(),
         _gpu(),
         _compiler(),
-        _torch(),
+        _package("PyTorch", "torch", "runs `gategen.torch`", "pip install 'gategen[torch]'"),
+        _package("ONNX", "onnx", "`export` writes models with it", "pip install 'gategen[onnx]'"),
     ]
 
 
@@ -67,11 +68,11 @@ def _compiler() -> tuple[str, str, str]:
     return "C++ compiler", said.partition("\n")[0] or path, "checks CUDA without a GPU"
 
 
-def _torch() -> tuple[str, str, str]:
+def _package(name: str, package: str, use: str, how: str) -> tuple[str, str, str]:
     try:
-        return "PyTorch", version("torch"), "`bench` compares with it"
+        return name, version(package), use
     except PackageNotFoundError:
-        return "PyTorch", NOT_FOUND, "for `bench`: pip install torch"
+        return name, NOT_FOUND, f"{use}: {how}"
 
 
 def _first_line(error: Exception) -> str:

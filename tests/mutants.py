@@ -372,7 +372,7 @@ PLANNING = (
     ),
     Mutant(
         "gategen/plan/write.py", "the second outer product into a gradient overwrites the first",
-        "add = any(overlap(weight, other) for other in self.written)", "add = False",
+        "add = not written.isdisjoint(weight.members)", "add = False",
     ),
     Mutant(
         "gategen/plan/write.py", "products are not taken in the order of the rows of their weights",
@@ -439,7 +439,7 @@ LOWERING = (
     Mutant(LINES_PY, "scratch is free after its first use", "last[view.home] = k", "last.setdefault(view.home, k)"),
     Mutant(
         LINES_PY, "two slices become one although they are not neighbours",
-        "(a.home, a.shift, a.stop) == (b.home, b.shift, b.start)", "(a.home, a.shift) == (b.home, b.shift)",
+        "return end == start and memory == other", "return memory == other",
     ),
     Mutant(
         NUMPY_PY, "an interpolation runs the wrong way",
@@ -477,7 +477,7 @@ LOWERING = (
     Mutant(CUPY_PY, "a kernel overwrites the current state", '"(at + B)" if slot.shift else "at"', '"at"'),
     Mutant(
         CUPY_PY, "a kernel does not store what the backward step reads",
-        "*graph.results, *self.way.rule.tape}", "*graph.results}",
+        "*graph.results, *way.rule.tape}", "*graph.results}",
     ),
     Mutant(
         INTERFACE_PY, "the first step's output stays what the loop left there",

@@ -70,7 +70,7 @@ def test_help_lists_the_commands_and_needs_no_large_library():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.rstrip().endswith("[]")
-    for command in ("list", "show", "build", "verify", "new", "bench", "doctor"):
+    for command in ("list", "show", "build", "verify", "export", "new", "bench", "doctor"):
         assert f"\n  {command} " in done.stdout
 
 
@@ -541,7 +541,7 @@ def test_doctor_says_of_everything_whether_it_was_found(run):
     code, out, _ = run("doctor")
     assert code == 0
     rows = [line.split("\t") for line in out.splitlines()]
-    assert [row[0] for row in rows] == ["NumPy", "SymPy", "CuPy", "GPU", "C++ compiler", "PyTorch"]
+    assert [row[0] for row in rows] == ["NumPy", "SymPy", "CuPy", "GPU", "C++ compiler", "PyTorch", "ONNX"]
     assert all(len(row) == 3 and all(row) for row in rows)
 
 

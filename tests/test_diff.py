@@ -1,5 +1,6 @@
 """`gategen diff`: which cells are the same function, under which names, and where others part."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -34,6 +35,7 @@ from gategen import (
 )
 from gategen.diff import ALIKE, CHANGED, DIFFERENT, MOVED, SAME, UNLIKE, diff, text
 from gategen.diff.normal import Normal
+from gategen.diff.reading import Reading, merged
 from gategen.show.export import difference
 from gategen.spec import language as lang
 from gategen.spec.load import builtins, load_all
@@ -262,6 +264,45 @@ def test_two_biases_that_also_stand_alone_are_not_one():
     one = cell_of(Eq(h.next, tanh(W @ x + b + U @ h + d) + b))
     other = cell_of(Eq(h.next, tanh(W @ x + U @ h + g) + g))
     assert diff(one, other).verdict == DIFFERENT
+
+
+@pytest.mark.parametrize(
+    ("right", "same"),
+    [
+        ("tanh(W_h @ x + b_h + c_h)", True),
+        ("tanh(W_h @ x + c_h + 2 * b_h)", False),  # not so where they weigh differently
+        ("tanh(W_h @ x + b_h * c_h)", False),
+        ("tanh(W_h @ x) * (b_h + c_h)**2", True),
+        ("tanh(W_h @ x) * (b_h**2 + c_h**2)", False),
+        ("tanh(W_h @ x) * b_h * h + tanh(W_h @ x) * c_h * h", True),
+        ("tanh(W_h @ x + b_h + c_h) + sigmoid(h * b_h + h * c_h)", True),
+        ("tanh(W_h @ x + b_h + c_h) + sigmoid(h * b_h - h * c_h)", False),
+        ("tanh(W_h @ x + b_h + c_h) + b_h", False),
+        ("sqrt(exp(b_h + c_h) + (W_h @ x)**2)", True),
+        ("tanh(W_h @ x + b_h + c_h + p_h)", True),  # and of three
+        ("W_h @ x + tanh(R_h @ h + V_h @ h)", True),  # matrices of one operand
+        ("W_h @ x + tanh(R_h @ h + V_h @ tanh(h))", False),
+    ],
+)
+def test_parameters_are_one_where_their_sum_is_all_that_counts(right, same):
+    cell = Cell.parse("cell", f"h' = {right}")
+    dropped = merged(Reading(cell)).dropped
+    assert bool(dropped) == same
+    assert diff(cell, cell).verdict == SAME
+
+
+def test_of_many_that_look_alike_those_that_are_left_are_paired_in_their_order(monkeypatch):
+    def text(gate: str, factor: int) -> str:
+        lines = [f"{gate}{k} = sigmoid(W_{gate}{k} @ x + b_{gate}{k})" for k in range(6)]
+        total = " + ".join(f"{gate}{k} * {gate}{k + 1}" for k in range(0, 6, 2))
+        return "\n".join([*lines, f"h' = {factor} * tanh(U_{gate} @ h + {total})"])
+
+    left, right = Cell.parse("one", text("z", 1)), Cell.parse("other", text("u", 2))
+    one_by_one = diff(left, right)
+    monkeypatch.setattr(importlib.import_module("gategen.diff.match"), "LOOKS", -1)
+    at_once = diff(left, right)
+    assert at_once.verdict == DIFFERENT and ("W_z3", "W_u3") in at_once.renaming
+    assert at_once == one_by_one
 
 
 def test_what_is_not_trained_is_not_changed():

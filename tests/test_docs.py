@@ -2,7 +2,8 @@
 
 The language of a block says what is done with it. `console` has commands after `$` and what they print, where
 `...` stands for anything; `python` is run, `gate` is read, `sh` is an installation. `text` and `bibtex` are
-not run, and neither is the excerpt of generated code. A block behind `<!-- slow -->` takes long.
+not run, and neither is the excerpt of generated code. A block behind `<!-- slow -->` takes long. One behind
+`<!-- needs torch -->` runs where that package is installed, as it is where `tests/conformance` runs.
 """
 
 import importlib.util
@@ -28,7 +29,7 @@ from gategen.spec.load import builtins
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = {path.stem: path for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
 README = PAGES["README"].read_text("utf-8")
-BLOCK = re.compile(r"(<!-- slow -->\n)?^```(\w*)\n(.*?)^```$", re.M | re.S)
+BLOCK = re.compile(r"(?:<!-- (slow|needs \w+) -->\n)?^```(\w*)\n(.*?)^```$", re.M | re.S)
 EXCERPT = re.compile(r"<!-- docs/excerpt.py: begin -->.*?<!-- end -->", re.S)
 LANGUAGES = {"console", "python", "gate", "sh", "text", "bibtex"}
 
@@ -40,14 +41,23 @@ needs_a_compiler = pytest.mark.skipif(emulator.compiler() is None, reason="needs
 
 @dataclass(frozen=True)
 class Block:
-    slow: bool
+    mark: str  # slow, needs torch
     language: str
     text: str
+
+    @property
+    def slow(self):
+        return self.mark == "slow"
+
+    @property
+    def needs(self):
+        """The package that it needs, beside those of gategen's tests."""
+        return self.mark.removeprefix("needs ") if self.mark.startswith("needs ") else ""
 
 
 def blocks(page):
     text = EXCERPT.sub("", PAGES[page].read_text("utf-8"))
-    return [Block(bool(slow), *rest) for slow, *rest in BLOCK.findall(text)]
+    return [Block(*found) for found in BLOCK.findall(text)]
 
 
 def git(folder, *words):
@@ -111,7 +121,7 @@ def follow(block, folder):
 @pytest.mark.parametrize("page", PAGES)
 def test_a_page_can_be_followed_and_leaves_the_tree_clean(page, copy):
     for block in blocks(page):
-        if not block.slow:
+        if not block.slow and (not block.needs or importlib.util.find_spec(block.needs)):
             follow(block, copy)
     assert git(copy, "status", "--porcelain") == ""
 
@@ -145,10 +155,10 @@ def test_every_block_says_what_it_is(page):
 
 
 def test_a_console_that_prints_something_else_is_noticed(tmp_path):
-    follow(Block(False, "console", "$ echo a; echo b\n...\nb\n$ echo c\nc\n"), tmp_path)
+    follow(Block("", "console", "$ echo a; echo b\n...\nb\n$ echo c\nc\n"), tmp_path)
     for wrong in ("$ echo a\nb\n", "$ echo a\n", "$ false\n", "$ echo a; echo b\n...\na\n"):
         with pytest.raises(AssertionError):
-            follow(Block(False, "console", wrong), tmp_path)
+            follow(Block("", "console", wrong), tmp_path)
 
 
 # -------------------------------------------------------------------------------- what the pages say

@@ -24,6 +24,7 @@ from gategen.emulator import (
     sanitizer_environment,
     thread_order,
 )
+from gategen.files import CACHE
 
 ORDERS = [("forward", 0), ("reverse", 0), ("shuffle", 1), ("shuffle", 2)]
 BFLOAT16 = ml_dtypes.bfloat16
@@ -537,7 +538,7 @@ cupy.RawModule(code='''{BLOCK_SUM}''').get_function("block_sum")((1,), (64,), (x
 print(sums.get())
 """
     with ThreadPoolExecutor() as pool:
-        runs = [pool.submit(python, program, **{build.CACHE: str(tmp_path)}) for _ in range(3)]
+        runs = [pool.submit(python, program, **{CACHE: str(tmp_path)}) for _ in range(3)]
     assert [run.result().stdout for run in runs] == ["[64.]\n"] * 3, runs[0].result().stderr
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".o", ".so"]
 
@@ -553,7 +554,7 @@ DAMAGES = {
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_what_was_compiled_and_is_damaged_is_compiled_again(tmp_path, monkeypatch, damage):
-    monkeypatch.setattr(build, "_folder", lambda: tmp_path)
+    monkeypatch.setattr(build, "cache_folder", lambda: tmp_path)
     build.build(BLOCK_SUM)
     for path in (files := list(tmp_path.iterdir())):
         path.write_bytes(damage(path.read_bytes()))
@@ -581,7 +582,7 @@ def test_a_compiler_that_does_not_work_is_no_fault_of_the_kernels(tmp_path, monk
     (program := tmp_path / "c++").write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(0o755)
     (folder := tmp_path / "cache").mkdir()
-    monkeypatch.setattr(build, "_folder", lambda: folder)
+    monkeypatch.setattr(build, "cache_folder", lambda: folder)
     monkeypatch.setattr(build, "compiler", lambda: str(program))
     with pytest.raises(HostError, match=said):
         kernel(BLOCK_SUM)
@@ -592,7 +593,7 @@ def test_a_compiler_that_does_not_work_is_no_fault_of_the_kernels(tmp_path, monk
 
 
 def test_a_compiler_that_is_no_program_and_a_folder_that_is_gone_are_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(build, "_folder", lambda: tmp_path / "gone")
+    monkeypatch.setattr(build, "cache_folder", lambda: tmp_path / "gone")
     with pytest.raises(HostError, match=r"cannot write .*gone.*No such file"):
         kernel(BLOCK_SUM)
     (program := tmp_path / "c++").write_bytes(b"")
@@ -777,7 +778,7 @@ def test_without_a_cache_nothing_is_left_in_the_temporary_folder(tmp_path):
     (tmp_path / "file").write_text("")
     (tmp_path / "temporary").mkdir()
     own = {"GATEGEN_CACHE": str(tmp_path / "file" / "no"), "TMPDIR": str(tmp_path / "temporary")}
-    asked = "from gategen.emulator.build import _folder; print(_folder().is_dir())"
+    asked = "from gategen.emulator.build import cache_folder; print(cache_folder().is_dir())"
     command = [sys.executable, "-c", asked]
     done = subprocess.run(command, env=os.environ | own, capture_output=True, text=True, check=True)
     assert done.stdout == "True\n" and not list((tmp_path / "temporary").iterdir())

@@ -3,6 +3,7 @@
 import json
 import re
 from functools import cache
+from html import escape, unescape
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,11 @@ from typing import Any
 import pytest
 from matplotlib.mathtext import MathTextParser
 
-from gategen.show import show
+from gategen.plan import plan
+from gategen.show import latex, show
 from gategen.show.latex import escaped, name_latex
 from gategen.spec.load import builtins, load_all
+from gategen.summary import summary
 
 SPECS = sorted(map(str, (Path(__file__).parent / "specs").glob("*.py")))
 BUILTIN = dict(builtins())
@@ -229,3 +232,24 @@ def test_the_numbers_stand_under_the_plan():
     assert text.splitlines()[-6] == "parameters  3 H I + 3 H^2 + 3 H"
     widths = [len(re.match(r"\S*\s+", line)[0]) for line in text.splitlines()[-6:]]
     assert all(a == b for a, b in pairwise(widths))
+
+
+# -------------------------------------------------------------------------------- in a notebook
+
+
+@pytest.mark.parametrize("name", ["gru", "ln_lstm", "caru_code", "libru"])
+def test_a_notebook_shows_a_cell_its_derivative_and_its_plan(name):
+    cell = builtins()[name]
+    for shown, source in ((cell, latex.equations(cell)), (cell.adjoint(), latex.gradients(cell))):
+        blocks = [line for line in source.splitlines() if not line.startswith("%")]
+        typeset = shown._repr_latex_()
+        assert [line for line in typeset.splitlines() if line != "$$"] == blocks
+        assert typeset.count("$$") == 2 * source.count(r"\begin{aligned}")
+        html = shown._repr_html_()
+        assert all(escape(line) in html for line in blocks)
+        assert cell.title in unescape(html)
+    assert f"<td>{summary(cell).kind}</td>" in cell._repr_html_() and "H" in cell._repr_html_()
+    assert str(cell.adjoint()) == show(cell, "adjoint", "text")
+    made = plan(cell, arrays=True)
+    assert unescape(made._repr_html_()) == f"<pre>{show(cell, 'plan', 'text')}</pre>"
+    assert made._repr_latex_() == show(cell, "plan", "latex")

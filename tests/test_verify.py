@@ -378,7 +378,7 @@ def no_room(tmp_path, monkeypatch):
     (program := tmp_path / "c++").write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(0o755)
     monkeypatch.setattr("gategen.judge.host.gpu", lambda: "")
-    monkeypatch.setattr("gategen.emulator.build._folder", lambda: tmp_path)
+    monkeypatch.setattr("gategen.emulator.build.cache_folder", lambda: tmp_path)
     monkeypatch.setattr("gategen.emulator.build.compiler", lambda: str(program))
 
 

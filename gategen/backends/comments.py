@@ -24,7 +24,6 @@ from gategen.plan import (
     Rule,
     Schedule,
     Stage,
-    offset_rank,
 )
 from gategen.spec import language as lang
 from gategen.spec.cell import Cell
@@ -87,13 +86,14 @@ def forward_comments(cell: Cell, schedule: Schedule, equations: Sequence[lang.Eq
     early = {v.name for stage in schedule.before for v in stage.writes}
     nexts = {carry.name: carry.next.name for carry in schedule.graph.states}
     targets = [nexts[eq.lhs.state.name] if isinstance(eq.lhs, lang.Next) else eq.lhs.name for eq in equations]
+    others = {*targets}
     lines: dict[str, str] = {}
     parts: dict[str, str] = {}
     for eq, name, line in zip(equations, targets, cell.text(tuple(equations)), strict=True):
         front = [name]
         while front:
             at = front.pop()
-            if at in lines or (at in targets and at != name):
+            if at in lines or (at in others and at != name):
                 continue
             lines[at] = line
             if at in early and name not in early:
@@ -116,10 +116,11 @@ def formulas(rule: Rule, schedule: Schedule) -> Comments:
     ahead = {v for stage in schedule.ahead for v in stage.writes}
     waited = {v for stage in schedule.loop for v in stage.reads if v in ahead}
     printer = Printer({op.out.name: k for k, op in enumerate(order)}, names)
+    first_reader = {value: op.out for op in reversed(order) for value in op.reads}
+    made: dict[Value, sp.Expr] = {}
     whole: dict[Value, sp.Expr] = {}
     factors: dict[Value, sp.Expr] = {}  # what the loop multiplies gradients by
     scaled: dict[sp.Expr, Value] = {}  # gradients that are another one times such a factor
-    lines: dict[str, str] = {}
     for op in order:
         expr = op.expr.xreplace(whole)
         if op.out in waited:
@@ -130,20 +131,22 @@ def formulas(rule: Rule, schedule: Schedule) -> Comments:
             terms = [spelled(term, factors, scaled) for term in sp.Add.make_args(expr)]
             scaled.setdefault(expr, op.out)
             expr = sp.Add(*terms)
-        lines[op.out.name] = formula(names[op.out.name], expr, printer)
-    first_reader = {value: op.out.name for op in reversed(order) for value in op.reads}
+        made[op.out] = expr
+    lines: dict[str, str] = {}
     for op in reversed(order):  # what has no name in the code is part of what reads it first
         if op.out in whole and op.out not in schedule.slot and op.out in first_reader:
-            lines[op.out.name] = lines[first_reader[op.out]]
+            lines[op.out.name] = lines[first_reader[op.out].name]
+        else:
+            lines[op.out.name] = formula(names[op.out.name], made[op.out], printer)
     for stage in schedule.stages:
         if isinstance(stage, MatMul):
-            made = product_lines(stage, rule, schedule)
+            products = product_lines(stage, rule, schedule)
             added = {
                 name: f"{lines[name]} + {line.partition(' = ')[2]}"
-                for name, line in made.items()
+                for name, line in products.items()
                 if stage.add
             }
-            lines |= made | added
+            lines |= products | added
     return Comments(lines, {})
 
 
@@ -202,14 +205,7 @@ def memory_name(value: Value, rule: Rule | None, schedule: Schedule) -> str:
     name: str = value.name
     if slot is None or buffer is None or not buffer.starts:
         return name
-    member = next(
-        (
-            m
-            for m, at in zip(buffer.members, buffer.starts, strict=True)
-            if offset_rank(at) == offset_rank(slot.start)
-        ),
-        name,
-    )
+    member = buffer.member_at.get(slot.rank, name)
     if buffer.kind == "carry":
         return buffer.name
     return f"{member}_next" if slot.shift else member

@@ -39,6 +39,7 @@ from gategen.plan import (
     Plan,
     Schedule,
     Slot,
+    Stage,
     Sum,
     second,
 )
@@ -159,21 +160,26 @@ def self_kept(schedule: Schedule, pointwise: Sequence[Kernel]) -> dict[Home, Ker
     adds 0, and the kernel before it, which is told here, empties the rows of the others.
     """
     found: dict[Home, Kernel | None] = {}
+
+    def homes(values: Sequence[Value]) -> set[Home]:
+        return {schedule.slot[v].home for v in values if v in schedule.slot}
+
+    meeting: dict[Home, list[Stage]] = {}
+    for stage in schedule.loop:
+        for home in homes((*stage.reads, *stage.writes)):
+            meeting.setdefault(home, []).append(stage)
+    computed = {v for kernel in pointwise for v in kernel.writes}
     for c in schedule.graph.states:
         home = schedule.slot[c.current].home
-
-        def in_it(values: Sequence[Value], home: Home = home) -> bool:
-            return any(schedule.slot[v].home == home for v in values if v in schedule.slot)
-
-        meets = [s for s in schedule.loop if in_it((*s.reads, *s.writes))]
+        meets = meeting.get(home, [])
         if not schedule.graph.backwards:
-            if any(s in pointwise and c.next in s.writes for s in meets):
+            if c.next in computed and schedule.slot[c.next].home == home:
                 found[home] = None
             continue
         others = [s for s in meets if s not in pointwise]
         before = dict(zip(meets[1:], meets, strict=False))
         empties = [before.get(s) for s in others if not (isinstance(s, MatMul) and s.add)]
-        products = all(isinstance(s, MatMul) and not in_it(s.reads) for s in others)
+        products = all(isinstance(s, MatMul) and home not in homes(s.reads) for s in others)
         kernels = all(isinstance(k, Kernel) and k in pointwise and k.size == c.current.size for k in empties)
         if products and kernels and len(empties) < 2:
             found[home] = next((k for k in empties if isinstance(k, Kernel)), None)
@@ -191,6 +197,13 @@ class Emitter(Host):
         self.precise = module.precise
         self.kernels = kernels.setdefault(way.name, [])
         self.time = "0" if where == ONCE else "t"
+        graph = way.schedule.graph
+        self.ends = {*graph.nexts, *graph.results, *way.rule.tape}
+        self.current = {c.next: c.current for c in graph.states}
+        self.readers: dict[Value, list[Stage]] = {}
+        for stage in way.schedule.stages:
+            for value in dict.fromkeys(stage.reads):
+                self.readers.setdefault(value, []).append(stage)
         kernels_here = [s for s in way.schedule.loop if isinstance(s, Kernel) and not self.copies(s)]
         self.carries = self_kept(way.schedule, kernels_here) if where == LOOP else {}
 
@@ -306,17 +319,18 @@ class Emitter(Host):
         printer = CudaPrinter({op.out.name: k for k, op in enumerate(kernel.ops)}, rename, self.names.sizes)
         loads = self.loads([v for v in reads if not self.scalar(v)], buffers, rename)
         inside, computed, stored = arguments_of_functions(kernel.ops, stores), [], []
+        kept = set(stores)
         read = {v for op in kernel.ops for v in op.reads}
         for op in kernel.ops:
             text = printer(op.expr)
             value = f"real({text})" if op.expr.is_number else text
             if op.out in inside:
                 rename[op.out.name] = text
-            elif op.out in stores and op.out not in read:
+            elif op.out in kept and op.out not in read:
                 stored += lines_of(self.store(op.out, value, buffers, rename), op.out.name)
             else:
                 computed += lines_of(f"const real {rename[op.out.name]} = {value};")
-                if op.out in stores:
+                if op.out in kept:
                     stored += [self.store(op.out, rename[op.out.name], buffers, rename)]
         stored += [f"if (!over) {self.entry(v, buffers)} = 0;" for v in emptied.values()]
         computes = (*computed, *stored)
@@ -371,7 +385,7 @@ class Emitter(Host):
         if self.schedule.slot[value].home in self.carries:
             if graph.backwards:
                 return f"if (!over) {entry} = {text};"
-            current = next(c.current for c in graph.states if c.next == value)
+            current = self.current[value]
             old = rename.get(current.name) or f"real({self.entry(current, buffers)})"
             return f"{entry} = over ? {old} : {text};"
         if graph.backwards and self.where == LOOP and self.carries and self.module.singular:
@@ -387,12 +401,10 @@ class Emitter(Host):
 
     def outlives(self, value: Value, kernel: Kernel) -> bool:
         """Whether anything outside the kernel reads a value."""
-        graph = self.schedule.graph
-        ends = {*graph.nexts, *graph.results, *self.way.rule.tape}
         buffer = self.buffer(self.schedule.slot[value])
-        if value in ends or (buffer is not None and buffer.kind == "carry"):
+        if value in self.ends or (buffer is not None and buffer.kind == "carry"):
             return True
-        return any(value in stage.reads for stage in self.schedule.stages if stage is not kernel)
+        return any(stage is not kernel for stage in self.readers.get(value, ()))
 
     def launch(self, kernel: CudaKernel, comment: Remark, threads: str, passed: Sequence[str]) -> None:
         """Note the kernel, and the line that launches it."""
@@ -537,7 +549,7 @@ def arguments_of_functions(ops: Sequence[Pointwise], stored: Sequence[Value]) ->
     read = Counter(node for op in ops for node in sp.preorder_traversal(op.expr) if isinstance(node, Value))
     calls = [call for op in ops for call in op.expr.atoms(sp.Function) if not isinstance(call, lang.where)]
     arguments = {value for call in calls for value in call.args if isinstance(value, Value)}
-    return {v for v in arguments if read[v] == 1 and v not in stored} & {op.out for op in ops}
+    return {v for v in arguments if read[v] == 1} & {op.out for op in ops} - set(stored)
 
 
 def lines_of(statement: str, name: str = "") -> list[str]:

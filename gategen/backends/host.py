@@ -17,11 +17,10 @@ from gategen.backends.folding import commented
 from gategen.backends.instructions import Scratch, View, slot_view
 from gategen.backends.module import Module, Way
 from gategen.backends.names import Scope
-from gategen.graph import Carry, Value, length
+from gategen.graph import Carry, Value
 from gategen.plan import (
     Buffer,
     ColumnSum,
-    Field,
     Given,
     Home,
     InBuffer,
@@ -34,7 +33,7 @@ from gategen.plan import (
     Stage,
     Sum,
     Weight,
-    offset_rank,
+    members_between,
 )
 
 PREFIXES = "dot_d_", "dot_k_", "dot_", "d_"  # of names of derivatives
@@ -274,13 +273,13 @@ class Host(ABC):
         if not found.rows or self.same(view.stop - view.start, found.height):
             return base
         prefix = "d_" if isinstance(home, InGradient) else ""
-        inside = members_between(found.members, starts(found), view)
+        inside = members_between(found, view.start, view.stop)
         return self.part(
             f"{base}[{self.span(view.start, view.stop, found.height)}]", prefix + joint_name(inside)
         )
 
     def short(self, view: View, buffer: Buffer) -> str:
-        return joint_name(members_between(buffer.members, buffer.starts, view))
+        return joint_name(members_between(buffer, view.start, view.stop))
 
     def same(self, a: sp.Expr, b: sp.Expr) -> bool:
         return self.names.size(a) == self.names.size(b)
@@ -374,22 +373,6 @@ def joined(slots: Sequence[Slot]) -> View:
     """Neighbouring slots as one stretch."""
     first = slot_view(slots[0])
     return View(first.home, first.start, slots[-1].stop, first.shift, first.single)
-
-
-def starts(found: Field) -> list[sp.Expr]:
-    """Where each member of a field begins."""
-    at: sp.Expr = sp.S.Zero
-    made = []
-    for rows in found.rows:
-        made.append(at)
-        at += length(rows)
-    return made
-
-
-def members_between(members: Sequence[str], starts: Sequence[sp.Expr], view: View) -> list[str]:
-    """The members that a stretch holds."""
-    low, high = offset_rank(view.start), offset_rank(view.stop)
-    return [m for m, at in zip(members, starts, strict=True) if low <= offset_rank(at) < high]
 
 
 def joint_name(members: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, reduce
 from heapq import heappop, heappush
 from itertools import chain, product
@@ -311,11 +311,44 @@ def merge(instructions: Sequence[Instruction], spread: bool = False) -> list[Ins
     return Merger(instructions, spread).made
 
 
+@dataclass
+class Run:
+    """Instructions that can be one, in the order of their slices; knows how it grew.
+
+    `missed` are those that could have been added if they had been ready, each with the number of members at
+    that time.
+    """
+
+    members: list[int]
+    fronts: list[bool] = field(default_factory=list)  # whether each but the first one was put in front
+    missed: dict[int, int] = field(default_factory=dict)
+    grown: bool = False  # as far as it can
+
+    @property
+    def own(self) -> int:
+        """The members as bits."""
+        return sum(1 << k for k in self.members)
+
+    def add(self, k: int, *, front: bool) -> None:
+        self.members.insert(0 if front else len(self.members), k)
+        self.fronts.append(front)
+
+    def rewind(self, k: int) -> None:
+        """Back to where `k` was missed, if it was: it is ready now."""
+        if k in self.missed:
+            size = self.missed[k]
+            while len(self.members) > size:
+                self.members.pop(0 if self.fronts.pop() else -1)
+            self.missed = {other: at for other, at in self.missed.items() if at < size}
+            self.grown = False
+
+
 class Merger:
     """Joins the instructions of one kernel.
 
     What could be joined is looked up, not searched for: `ends` holds the instructions by what must follow
-    them, `starts` by what they follow.
+    them, `starts` by what they follow. A run that waits for something is kept, and grown further when an
+    instruction is ready that it might have had.
     """
 
     def __init__(self, instructions: Sequence[Instruction], spread: bool) -> None:
@@ -336,11 +369,14 @@ class Merger:
         self.made: list[Instruction] = []
         self.waiting = set(range(len(instructions)))
         self.ready = [k for k, nearest in enumerate(self.order.nearest) if not nearest]
+        self.runs: dict[int, Run] = {}  # those that wait, by the instruction they were grown from
+        self.touched: dict[int, set[int]] = {}  # by instruction, the runs that have it or might have it
         missing = list(map(len, self.order.nearest))
         while self.ready:
             run = self.chosen()
             for k in run:
                 self.leave(k)
+                self.forget(k)
                 self.waiting.remove(k)
                 del self.ready[bisect_left(self.ready, k)]
             self.made.append(self.joint([instructions[k] for k in run]))
@@ -348,19 +384,33 @@ class Merger:
                 missing[later] -= 1
                 if not missing[later]:
                     insort(self.ready, later)
+                    for start in self.touched.get(later, ()):
+                        if start in self.runs:
+                            self.runs[start].rewind(later)
 
     def chosen(self) -> list[int]:
         """The first run that waits for nothing; where each waits for something, the first."""
         first: list[int] = []
         seen: set[int] = set()
         for k in self.ready:
-            if k not in seen:
-                run = self.grown(k)
+            if k in seen:
+                continue
+            run = self.runs.get(k) or Run([k])
+            if not run.grown:
+                self.grow(run)
                 if not self.waits(run):
-                    return run
-                first = first or run
-                seen.update(run)
+                    return run.members
+                self.runs[k] = run
+                for other in (*run.members, *run.missed):
+                    self.touched.setdefault(other, set()).add(k)
+            first = first or run.members
+            seen.update(run.members)
         return first
+
+    def forget(self, k: int) -> None:
+        """Forget the runs that an instruction can change."""
+        for start in self.touched.pop(k, ()):
+            self.runs.pop(start, None)
 
     def enter(self, k: int) -> None:
         self.known[k] = self.start_keys(k), self.end_keys(k)
@@ -377,14 +427,17 @@ class Merger:
         """What an instruction may end with that this one continues."""
         one = self.instructions[k]
         orders = (one.args, one.args[::-1]) if one.name in COMMUTE else (one.args,)
-        return {key for args in orders for key in self.keys(one, args, lambda view: view.start)}
+        return {key for args in orders for key in self.keys(one, args, 0)}
 
     def end_keys(self, k: int) -> set[Key]:
         one = self.instructions[k]
-        return set() if one.out.single else self.keys(one, one.args, lambda view: view.stop)
+        return set() if one.out.single else self.keys(one, one.args, 1)
 
-    def keys(self, one: Instruction, args: Sequence[Operand], edge: Callable[[View], sp.Expr]) -> set[Key]:
-        """By what two instructions are found that may be neighbours; `joins` tells whether they are."""
+    def keys(self, one: Instruction, args: Sequence[Operand], edge: int) -> set[Key]:
+        """By what two instructions are found that may be neighbours; `joins` tells whether they are.
+
+        `edge` is 0 for where the slices begin, 1 for where they end.
+        """
 
         def known(arg: Operand) -> list[object]:
             if isinstance(arg, Test):
@@ -392,53 +445,67 @@ class Merger:
             return [arg, at(arg)] if isinstance(arg, View) and not arg.single else [arg]
 
         def at(view: View) -> object:
-            part = placed(view, self.where)
-            return part.home, part.shift, edge(part)
+            memory, span = self.placed(view)
+            return memory, span[edge]
 
         out = None if self.fresh(one.out) else at(one.out)
         return {(one.name, out, *found) for found in product(*map(known, args))}
 
-    def grown(self, first: int) -> list[int]:
-        """The instructions that are ready and can be one with `first`, in the order of their slices."""
-        run, front, back = [first], True, True  # whether it must be looked what could stand there
+    def placed(self, view: View) -> tuple[object, tuple[int, int]]:
+        """The array in which a view lies by now, and where in it."""
+        part = self.where.get(view.home) if isinstance(view.home, Scratch) else None
+        if part is None:
+            return view.memory, view.span
+        start = part.span[0]
+        return (part.home, view.shift), (start + view.span[0], start + view.span[1])
+
+    def grow(self, run: Run) -> None:
+        """Add the instructions that are ready and can be one with those of a run."""
+        front = back = True  # whether it must be looked what could stand there
         before = after = None
+
+        def nearest(found: Iterator[int]) -> int | None:
+            for k in found:
+                if self.is_ready(k):
+                    return k
+                run.missed.setdefault(k, len(run.members))
+            return None
+
         while True:
             if front:
-                before = next(filter(self.is_ready, self.leading(run)), None)
+                before = nearest(self.leading(run.members))
             if back:
-                after = next(filter(self.is_ready, self.following(run)), None)
+                after = nearest(self.following(run.members))
             if before is None and after is None:
-                return run
+                break
             if before is None or (after is not None and after <= before):
-                run.append(cast(int, after))
-                front, back = len(run) == 2 or before == after, True
+                run.add(cast(int, after), front=False)
+                front, back = len(run.members) == 2 or before == after, True
             else:
-                run.insert(0, before)
-                front, back = True, len(run) == 2
+                run.add(before, front=True)
+                front, back = True, len(run.members) == 2
+        run.grown = True
 
     def following(self, run: Sequence[int]) -> Iterator[int]:
         """The instructions that could stand behind a run."""
         way, last = self.way(run), run[-1]
         found = {k for key in self.known[last][1] for k in self.starts.get(key, ())}
-        return (k for k in sorted(found.difference(run)) if self.lengthens(way, last, k))
+        return (k for k in sorted(found) if self.lengthens(way, last, k) and k not in run)
 
     def leading(self, run: Sequence[int]) -> Iterator[int]:
         """The instructions that could stand before a run."""
         way, head = self.way(run), run[0]
         found = {k for key in self.known[head][0] for k in self.ends.get(key, ())}
-        return (k for k in sorted(found.difference(run)) if self.lengthens(way, k, head))
+        return (k for k in sorted(found) if self.lengthens(way, k, head) and k not in run)
 
     def is_ready(self, k: int) -> bool:
         at = bisect_left(self.ready, k)
         return at < len(self.ready) and self.ready[at] == k
 
-    def waits(self, run: Sequence[int]) -> bool:
+    def waits(self, run: Run) -> bool:
         """Whether an instruction that is not ready yet could be joined to `run`, and does not wait for it."""
-        own = sum(1 << k for k in run)
-        return any(
-            not self.is_ready(k) and not self.order.before[k] & own
-            for k in chain(self.following(run), self.leading(run))
-        )
+        beside = chain(self.following(run.members), self.leading(run.members))
+        return any(not self.is_ready(k) and not self.order.before[k] & run.own for k in beside)
 
     def way(self, run: Sequence[int]) -> tuple[bool, ...] | None:
         """How the instructions of a run continue each other; None of a single one."""
@@ -471,14 +538,16 @@ class Merger:
 
     def follows(self, a: Operand, b: Operand) -> bool:
         if isinstance(a, View) and isinstance(b, View):
-            return (a == b and (a.single or self.spread)) or (not a.single and self.behind(a, b))
+            return (not a.single and self.behind(a, b)) or ((a.single or self.spread) and a == b)
         if isinstance(a, Test) and isinstance(b, Test):
             return a.sign == b.sign and self.follows(a.left, b.left) and self.follows(a.right, b.right)
         return a == b
 
     def behind(self, a: View, b: View) -> bool:
-        a, b = placed(a, self.where), placed(b, self.where)
-        return not a.single and not b.single and (a.home, a.shift, a.stop) == (b.home, b.shift, b.start)
+        if a.single or b.single:
+            return False
+        (memory, (_, end)), (other, (start, _)) = self.placed(a), self.placed(b)
+        return end == start and memory == other
 
     def joint(self, run: Sequence[Instruction]) -> Instruction:
         """One instruction for a run; scratch that it writes moves into one wider scratch array."""
@@ -504,10 +573,20 @@ class Merger:
         """From now on `scratch` lies in a wider array."""
         waiting = [k for k in self.readers[scratch] if k in self.waiting]
         for k in waiting:
+            self.forget_neighbours(k)
             self.leave(k)
         self.where[scratch] = part
         for k in waiting:
             self.enter(k)
+            self.forget_neighbours(k)
+
+    def forget_neighbours(self, k: int) -> None:
+        """Forget the runs that have, or might have, an instruction in them or beside them."""
+        starts, ends = self.known[k]
+        before = (j for key in starts for j in self.ends.get(key, ()))
+        behind = (j for key in ends for j in self.starts.get(key, ()))
+        for j in {k, *before, *behind}:
+            self.forget(j)
 
 
 @dataclass(frozen=True)
@@ -538,19 +617,24 @@ class Order:
 
 def clashes(instructions: Sequence[Instruction]) -> Iterator[int]:
     """For each instruction those before it that write what it reads or writes, or read what it writes."""
-    written: dict[object, dict[View, int]] = {}  # by memory, by the part of it
-    read: dict[object, dict[View, int]] = {}
+    cuts: dict[object, set[int]] = {}  # of each array, where a view of it begins or ends
+    for one in instructions:
+        for view in (*one.reads, one.out):
+            cuts.setdefault(view.memory, set()).update(view.span)
+    number = {(memory, at): k for memory, found in cuts.items() for k, at in enumerate(sorted(found))}
+    written = {memory: [0] * len(found) for memory, found in cuts.items()}  # of the stretch behind each cut
+    read = {memory: [0] * len(found) for memory, found in cuts.items()}
 
-    def of(view: View, users: dict[object, dict[View, int]]) -> int:
-        parts = users.get(view.memory, {})
-        return reduce(or_, (bits for other, bits in parts.items() if view.meets(other)), 0)
+    def stretch(view: View) -> slice:
+        begin, end = (number[view.memory, at] for at in view.span)
+        return slice(begin, end)
 
     for k, one in enumerate(instructions):
         pairs = [*((view, written) for view in one.reads), (one.out, written), (one.out, read)]
-        yield reduce(or_, (of(view, users) for view, users in pairs), 0)
+        yield reduce(or_, (bits for view, users in pairs for bits in users[view.memory][stretch(view)]), 0)
         for view, users in ((one.out, written), *((view, read) for view in one.reads)):
-            parts = users.setdefault(view.memory, {})
-            parts[view] = parts.get(view, 0) | 1 << k
+            parts, where = users[view.memory], stretch(view)
+            parts[where] = [bits | 1 << k for bits in parts[where]]
 
 
 def placed(view: View, where: dict[Scratch, View]) -> View:

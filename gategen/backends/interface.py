@@ -52,8 +52,13 @@ def cell_record(module: Module) -> CellRecord:
         equations=cell.text(),
         first_equations=cell.text(cell.first) if cell.first else (),
         known=tuple(textwrap.wrap(f"with {', '.join(known)}.", 100) if known else ()),
-        sha=sha256("\n".join(facts(cell)).encode()).hexdigest(),
+        sha=sha_of(cell),
     )
+
+
+def sha_of(cell: Cell) -> str:
+    """What a module has as SPEC_SHA256."""
+    return sha256("\n".join(facts(cell)).encode()).hexdigest()
 
 
 def facts(cell: Cell) -> list[str]:

@@ -81,6 +81,7 @@ class Module(ABC):
         self.helpers: set[str] = set()
         self.fields = {f.name: f for f in (*plan.fields, *plan.dots)}
         self.names = names_of(plan)
+        self.known_ways: dict[str, tuple[Way, Way]] = {}  # by rule
 
     @abstractmethod
     def one_step(self, states: Sequence[str]) -> OneStep:
@@ -96,8 +97,10 @@ class Module(ABC):
 
     def ways(self, rule: Rule) -> tuple[Way, Way]:
         """Both directions of a rule."""
-        there, back = comments(self.plan, rule)
-        return Way(rule, rule.forward, there), Way(rule, rule.backward, back)
+        if rule.name not in self.known_ways:
+            there, back = comments(self.plan, rule)
+            self.known_ways[rule.name] = Way(rule, rule.forward, there), Way(rule, rule.backward, back)
+        return self.known_ways[rule.name]
 
     def carry(self, state: str, rule: Rule) -> str:
         """The name of the carried gradient of a state."""

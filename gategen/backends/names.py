@@ -91,6 +91,7 @@ class Scope:
         self.taken = set(taken)
         self.sizes = sizes
         self.known = dict(known or {})  # by role, by what the thing is called in the plan, and by level
+        self.widths: dict[sp.Expr, str] = {}  # as text; the same few are asked for again and again
 
     def new(self, wish: str) -> str:
         name = fresh(f"{wish}_" if wish in WORDS else wish, self.taken)
@@ -122,7 +123,9 @@ class Scope:
 
     def size(self, expr: sp.Expr) -> str:
         """`3 * H`, `H + I`: a width in the module's size letters."""
-        return Printer(rename=self.sizes)(sp.sympify(expr))
+        if expr not in self.widths:
+            self.widths[expr] = Printer(rename=self.sizes)(sp.sympify(expr))
+        return self.widths[expr]
 
     def letter(self, size: Size) -> str:
         """The letter of a size; a number is its own."""

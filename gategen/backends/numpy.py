@@ -7,7 +7,8 @@ calls that write in place. Views of a step come from one `zip`; scratch is made 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence, Set
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import replace
 from functools import cached_property
 
@@ -15,7 +16,7 @@ import sympy as sp
 
 from gategen.backends.folding import WIDTH, call, together, wrapped
 from gategen.backends.functions import context
-from gategen.backends.host import AHEAD, ALL, LOOP, ONCE, STEPPED, Host, joined
+from gategen.backends.host import AHEAD, ALL, LOOP, ONCE, STEPPED, Block, Host, joined
 from gategen.backends.instructions import (
     Assembler,
     Instruction,
@@ -48,6 +49,7 @@ from gategen.plan import (
     Plan,
     Rule,
     Sum,
+    offset_rank,
     second,
 )
 from gategen.render import module_text
@@ -69,6 +71,7 @@ CALLS = {
 }
 NUMBERS = {"0": "zero", "1": "one", "2": "two", "-1": "minus_one", "0.5": "half"}
 AS_TANH = "sigmoid(a) = tanh(a / 2) / 2 + 1 / 2"
+WORD = re.compile(r"\w+")
 IN_PLACE = {"add": "+=", "subtract": "-=", "multiply": "*=", "divide": "/="}
 
 
@@ -105,8 +108,10 @@ class Lines(Host):
         self.scratch: dict[str, str] = {}  # shape by name
         self.strict = exact(self.schedule.graph)
         self.rooms: dict[str, Array] = {}  # what lasts for a few steps, by name
-        self.widths: list[sp.Expr] = []
+        self.widths: list[sp.Expr] = []  # of the scratch arrays of the kernel at hand
+        self.nth: list[int] = []  # how many before each of them are as wide
         self.size: sp.Expr = sp.S.One  # of the values of the kernel at hand
+        self.unit = 1  # the same as a number that can be compared
         self.alone = where == ONCE or way.rule is not module.plan.step  # whether there is one step alone
         self.by_gate: Mapping[str, int] = {} if self.alone else module.by_gate
         self.static = False  # whether the kernel at hand is for all rows alike
@@ -130,20 +135,29 @@ class Lines(Host):
         return (*weights, *ones, *numbers, *room, *named_together(self.views), *tiled)
 
     def settle(self, *kept: str) -> None:
+        uses: dict[str, list[tuple[Block, int]]] = {}  # the lines that mention each word
+        for block in self.blocks:
+            for k, line in enumerate(block.lines):
+                for word in WORD.findall(line):
+                    uses.setdefault(word, []).append((block, k))
+        others = Counter(
+            word for text in (*kept, *self.views, *map(str, self.tiled)) for word in WORD.findall(text)
+        )
         for source, name in list(self.views.items()):
-            word = re.compile(rf"\b{name}\b")
-            others = (*kept, *(s for s in self.views if s != source), *map(str, self.tiled))
-            places = [(block, k) for block in self.blocks for k, line in enumerate(block.lines)]
-            read = [(b, k) for b, k in places for _ in word.findall(b.lines[k])]
-            if len(read) != 1 or any(map(word.search, others)):
+            own = Counter(WORD.findall(source))
+            read = uses.get(name, ())
+            if len(read) != 1 or others[name] > own[name]:
                 continue
-            (block, k), *_ = read
+            ((block, k),) = read
             line = block.lines[k]
             found = line.replace(f"{name}[...] =", f"{name} =") if source.endswith("]") else line
-            found = word.sub(source, found)
+            found = re.sub(rf"\b{name}\b", source, found)
             if not re.match(rf"{name} .=", line) and len(found) <= WIDTH - 8:
                 block.lines[k] = found
-                del self.views[source]
+                del self.views[source], uses[name]
+                others.subtract(own)
+                for word in own.elements():
+                    uses.setdefault(word, []).append((block, k))
 
     @property
     def starts_late(self) -> bool:
@@ -202,7 +216,8 @@ class Lines(Host):
 
     def gates(self, view: View) -> int:
         """How many values of the kernel at hand a stretch holds."""
-        return 1 if view.single else int((view.stop - view.start) / self.size)
+        begin, end = view.span
+        return 1 if view.single else (end - begin) // self.unit
 
     def part(self, source: str, wish: str) -> str:
         source, self.form = self.form.format(source), "{}"
@@ -229,7 +244,8 @@ class Lines(Host):
     def inner(self, view: View, buffer: Buffer) -> str:
         """Which part of a stack, in rows or gate by gate."""
         if buffer.name in self.by_gate:
-            return self.numbered(view, buffer.width / self.by_gate[buffer.name], buffer.width)
+            unit = offset_rank(buffer.width) // self.by_gate[buffer.name]
+            return self.numbered(view, unit, buffer.width)
         return self.span(view.start, view.stop, buffer.width)
 
     def at_step(self, buffer: Buffer, view: View, base: str, whole: bool) -> str:
@@ -282,20 +298,20 @@ class Lines(Host):
             return self.part(f"{name}[{'' if self.static else ':, '}{inside}]", f"{name}_part")
         dots = ":, " if self.where in (ALL, AHEAD) else ""
         return self.part(
-            f"{name}[{dots}{self.numbered(view, self.size, self.widths[number])}]", f"{name}_part"
+            f"{name}[{dots}{self.numbered(view, self.unit, self.widths[number])}]", f"{name}_part"
         )
 
     @staticmethod
-    def numbered(view: View, size: sp.Expr, width: sp.Expr) -> str:
+    def numbered(view: View, unit: int, width: sp.Expr) -> str:
         """`1`, or `1:3`: which gates of a stack that lies gate by gate."""
-        low, high = int(view.start / size), int(view.stop / size)
+        low, high = (at // unit for at in view.span)
         if high == low + 1:
             return f"{low}"
         return f"{low or ''}:{'' if view.stop == width else high}"
 
     def scratch_name(self, number: int) -> str:
         width = self.names.size(self.widths[number])
-        nth = sum(1 for w in self.widths[:number] if self.names.size(w) == width)
+        nth = self.nth[number]
         level = "static" if self.static else self.where
         name = self.names.of("scratch", f"{width}, {nth}", "s_ts" if level == AHEAD else "s", level)
         lead = {ALL: "T, ", AHEAD: "steps, "}.get(level, "")
@@ -369,21 +385,25 @@ class Lines(Host):
 
     def kernel(self, kernel: Kernel) -> None:
         slots = self.schedule.slot
-        assembler = Assembler(lambda v: view_of(slots[v]) if v in slots else None, self.module.number)
+        views = {v: view_of(slots[v]) for v in (*kernel.reads, *kernel.writes) if v in slots}
+        assembler = Assembler(views.get, self.module.number)
         strict = beside_exact(kernel.ops, slots, self.strict)
         written = beside_tanh([op for op in kernel.ops if op.out not in strict], slots)
         for op in kernel.ops:
             assembler.op(interpolated(written.get(op.out, op)))
         self.static, self.size = kernel.static, length(kernel.size)
+        self.unit = offset_rank(self.size)
         self.spread = not kernel.static and not self.alone
         parts = blocks(merge([strictly(one, strict) for one in assembler.made], self.spread))
         instructions, self.widths = fit([one for part in parts for one in part])
+        self.nth = nth_of(map(self.names.size, self.widths))
+        places = {op.out.name: k for k, op in enumerate(kernel.ops)}
         at = 0
         for part in parts:
             lines = [self.instruction(one) for one in instructions[at : at + len(part)]]
             at += len(part)
             ops = dict.fromkeys(op for one in part for op in one.ops)
-            order = [op.out for op in kernel.ops if op.out.name in ops]
+            order = [kernel.ops[k].out for k in sorted(places[op] for op in ops)]
             remark = self.comment(*order)
             if any(v in written for v in order):
                 remark = replace(remark, lines=(*remark.lines, AS_TANH))
@@ -533,6 +553,16 @@ def gate_by_gate(rule: Rule) -> dict[str, int]:
 def evenly(buffer: Buffer) -> bool:
     """Whether all members of a stack are as long."""
     return all(at == k * buffer.starts[1] for k, at in enumerate((*buffer.starts, buffer.width)))
+
+
+def nth_of(widths: Iterable[str]) -> list[int]:
+    """For each width how many before it are the same."""
+    seen: Counter[str] = Counter()
+    made = []
+    for width in widths:
+        made.append(seen[width])
+        seen[width] += 1
+    return made
 
 
 def named_together(views: Mapping[str, str]) -> list[str]:

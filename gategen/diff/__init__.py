@@ -9,14 +9,14 @@ Cells that differ in form but, under corresponding names, not on random numbers 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gategen.callables import make_callable
 from gategen.diff.match import Renaming, match, renamed_key, similar
 from gategen.diff.normal import Block, Key, Numbers, block_of, key, names_in
-from gategen.diff.reading import Reading, merged, readings, trained, turned, turns
+from gategen.diff.reading import Reading, flipped, merged, trained, turned, turns
 from gategen.diff.trial import trial
 from gategen.spec import language as lang
 from gategen.spec.cell import Cell
@@ -87,16 +87,19 @@ def labelled(cell: Cell) -> str:
 
 
 def compared(a: Cell, b: Cell) -> Difference:
-    for left, right in readings(a, b):
-        found = match(left.side, right.side)
-        if found is not None:
-            return agreeing(left, right, found)
-    return differing(merged(a), merged(b))
+    left, right, forms = Reading(a), Reading(b), Numbers()
+    if (found := match(left.side, right.side, forms)) is not None:
+        return agreeing(left, right, found, forms)
+    left, right = merged(left), merged(right)
+    for tried in flipped(left, right):
+        if (found := match(tried.side, right.side, forms)) is not None:
+            return agreeing(tried, right, found, forms)
+    return differing(left, right)
 
 
-def agreeing(left: Reading, right: Reading, names: Renaming) -> Difference:
+def agreeing(left: Reading, right: Reading, names: Renaming, forms: Numbers) -> Difference:
     """The answer for cells whose forms are equal under a renaming; numbers have the last word."""
-    partners, turned_gates = gate_partners(left, right, names)
+    partners, turned_gates = gate_partners(left, right, names, forms)
     error = trial(left, right, names)
     verdict = same_verdict(left, right, names) if error <= TOLERANCE else DIFFERENT
     note = "" if error <= TOLERANCE else "the forms are equal, but not what they give on random numbers"
@@ -160,21 +163,26 @@ def held(parameter: lang.Parameter) -> str:
 # ---------------------------------------------------------------------------------------------- counterparts
 
 
-def gate_partners(left: Reading, right: Reading, names: Renaming) -> tuple[Renaming, dict[str, str]]:
+def gate_partners(
+    left: Reading, right: Reading, names: Renaming, numbers: Numbers
+) -> tuple[Renaming, dict[str, str]]:
     """Gates of both sides that are equal up to a turn, and of those that are turned what they are."""
-    numbers, own = Numbers(), Renaming()
     theirs: dict[int, str] = {}
     for (kind, gate), form in right.whole.items():
         if kind.endswith("gate"):
-            theirs.setdefault(numbers.of(form, own), gate)
+            theirs.setdefault(numbers.of(form, numbers.own), gate)
     found: Renaming = {f"{s.name}'": f"{names[s.name]}'" for s in left.cell.states}
+    taken = {*found.values()}
     turns: dict[str, str] = {}
     for (kind, gate), form in left.whole.items():
-        for tried, spelled in ((form, "{}"), (turned(form, False), "1 - {}"), (turned(form, True), "-{}")):
-            wanted = numbers.of(tried, names) if kind.endswith("gate") and gate not in found else None
-            other = theirs.get(wanted) if wanted is not None else None
-            if other is not None and other not in found.values():
+        for spelled in ("{}", "1 - {}", "-{}"):
+            if not kind.endswith("gate") or gate in found:
+                break
+            tried = form if spelled == "{}" else turned(form, spelled == "-{}")
+            other = theirs.get(numbers.of(tried, names))
+            if other is not None and other not in taken:
                 found[gate] = other
+                taken.add(other)
                 turns |= {gate: spelled.format(other)} if spelled != "{}" else {}
     return found, turns
 
@@ -188,8 +196,8 @@ def correspondence(left: Reading, right: Reading) -> Renaming:
 
 def agreeing_keys(left: Reading, right: Reading, names: Renaming) -> set[Key]:
     """The equations of the left cell that are equal to their counterparts."""
-    numbers, own = Numbers(), Renaming()
-    theirs = {k: numbers.of(form, own) for k, form in right.open.items()}
+    numbers = Numbers()
+    theirs = {k: numbers.of(form, numbers.own) for k, form in right.open.items()}
     return {
         k for k, form in left.open.items() if numbers.of(form, names) == theirs.get(renamed_key(k, names))
     }
@@ -212,24 +220,28 @@ def pairs(
     gates = dict.fromkeys(eq.lhs.name for eq in left.cell.all_equations if isinstance(eq.lhs, lang.Gate))
     spelled = {gate: turned_gates.get(gate, names.get(gate, gate)) for gate in gates}
     made = [(gate, other) for gate, other in spelled.items() if gate != other]
+    totals, others = totals_of(left, names), totals_of(right, names.values())
     for name in left.kinds:
         if name in names:
-            ours, theirs = total(left, name), total(right, names[name])
+            ours, theirs = totals[name], others[names[name]]
             bracketed = f"({theirs})" if " + " in theirs else theirs
             made.append((ours, f"-{bracketed}" if name in left.flipped else theirs))
     return tuple(made)
 
 
-def total(reading: Reading, name: str) -> str:
-    """A parameter with those that are added to it."""
-    parts = [name, *(gone for gone, kept in reading.dropped if kept == name)]
+def totals_of(reading: Reading, names: Iterable[str]) -> dict[str, str]:
+    """What names stand for: parameters with those that are added to them."""
     spelled = {p.name: str(p) for p in reading.cell.parameters}
 
     def shown(name: str) -> str:
         matrix, k = block_of(name)
         return spelled.get(matrix, matrix) + ("" if k is None else f"[:, block {k}]")
 
-    return " + ".join(map(shown, parts))
+    found = {name: shown(name) for name in names}
+    for gone, kept in reading.dropped:
+        if kept in found:
+            found[kept] += f" + {shown(gone)}"
+    return found
 
 
 # ---------------------------------------------------------------------------------------------- side by side

@@ -8,18 +8,20 @@ is told apart by trying. A bijection that is found is checked by renaming, so it
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-from gategen.diff.normal import Form, Key, Numbers, System, atoms, children
+from gategen.diff.normal import Form, Key, Numbers, System, children, inside_out
 
 Kinds = Mapping[str, Hashable]
 Renaming = dict[str, str]
 Places = Counter[Hashable]
 TRIES = 500  # of names that look alike
 DEPTH = 5  # rounds that look for what corresponds
+LOOKS = 3_000  # names looked at before all that are left are told apart at once, in their order
 
 
 @dataclass(frozen=True)
@@ -29,33 +31,75 @@ class Side:
     system: System
     kinds: Kinds
 
+    @cached_property
+    def outline(self) -> Counter[Hashable]:
+        """What no renaming changes: each root by what it is made of, names by their kinds."""
+        known: dict[int, tuple[int, Form]] = {}  # by identity; holds what it is of
 
-def match(a: Side, b: Side) -> Renaming | None:
-    """For each name of `a` the one of `b`, so that both systems are equal; None where there is no such."""
+        def of_atom(one: Any) -> int:
+            inner = [(slot, known[id(form)][0]) for slot, form in _slots(one)]
+            kind = self.kinds.get(one[1][0]) if one[0] == "@" else None
+            return hash((_Palette.first(one, self.kinds), kind, frozenset(Counter(inner).items())))
+
+        for form in inside_out(self.system.values()):
+            codes = {one: of_atom(one) for one in form.atoms}
+            terms = [
+                hash((count, sum([hash((codes[one], e)) for one, e in powers]))) for powers, count in form
+            ]
+            known[id(form)] = hash(tuple(sorted(terms))), form
+        return Counter(
+            (key if key[0].endswith("output") else key[0], known[id(form)][0])
+            for key, form in self.system.items()
+        )
+
+
+def match(a: Side, b: Side, forms: Numbers) -> Renaming | None:
+    """For each name of `a` the one of `b`, so that both systems are equal; None where there is no such.
+
+    `forms` numbers the forms of both.
+    """
+    if a.outline != b.outline:
+        return None
     numbers: dict[Hashable, int] = {}
-    return _match((a, b), (_Palette(a, numbers), _Palette(b, numbers)), iter(range(TRIES)))
+    return _match((a, b), (_Palette(a, numbers), _Palette(b, numbers)), forms, iter(range(TRIES)))
 
 
 def _match(
-    sides: tuple[Side, Side], palettes: tuple[_Palette, _Palette], tries: Iterator[int]
+    sides: tuple[Side, Side], palettes: tuple[_Palette, _Palette], forms: Numbers, tries: Iterator[int]
 ) -> Renaming | None:
     if next(tries, None) is None:
         return None
     classes = _counterparts(*palettes)
     if classes is None:
         return None
+    guess = _in_order(*classes)
+    if equal(sides[0].system, sides[1].system, guess, forms):
+        return guess
     alike = next((c for c, names in classes[0].items() if len(names) > 1), None)
     if alike is None:
-        found = {names[0]: classes[1][c][0] for c, names in classes[0].items()}
-        return found if equal(sides[0].system, sides[1].system, found) else None
+        return None
     name = classes[0][alike][0]
     for other in sorted(classes[1][alike], key=lambda other: other != name):
         chosen = ("chosen", name, other)
         ours, theirs = palettes[0].where(name, chosen), palettes[1].where(other, chosen)
-        found_or_none = _match(sides, (ours, theirs), tries)
+        found_or_none = _match(sides, (ours, theirs), forms, tries)
         if found_or_none:
             return found_or_none
     return None
+
+
+def _in_order(ours: dict[int, list[str]], theirs: dict[int, list[str]]) -> Renaming:
+    """For each name its like of the same colour, or the first that is left: the choices that are tried first.
+
+    Where they all fit, to try them one by one would find nothing else.
+    """
+    found: Renaming = {}
+    for colour, names in ours.items():
+        left = dict.fromkeys(theirs[colour])
+        for name in names:
+            found[name] = name if name in left else next(iter(left))
+            del left[found[name]]
+    return found
 
 
 def _counterparts(ours: _Palette, theirs: _Palette) -> tuple[dict[int, list[str]], ...] | None:
@@ -73,11 +117,10 @@ def _counterparts(ours: _Palette, theirs: _Palette) -> tuple[dict[int, list[str]
         theirs.refine()
 
 
-def equal(a: System, b: System, names: Renaming) -> bool:
+def equal(a: System, b: System, names: Renaming, forms: Numbers) -> bool:
     """Whether renaming `a` gives `b`."""
-    numbers, own = Numbers(), Renaming()
-    ours = {renamed_key(key, names): numbers.of(form, names) for key, form in a.items()}
-    return ours == {key: numbers.of(form, own) for key, form in b.items()}
+    ours = {renamed_key(key, names): forms.of(form, names) for key, form in a.items()}
+    return ours == {key: forms.of(form, forms.own) for key, form in b.items()}
 
 
 def renamed_key(key: Key, names: Mapping[str, str]) -> Key:
@@ -87,13 +130,17 @@ def renamed_key(key: Key, names: Mapping[str, str]) -> Key:
 def similar(a: Side, b: Side) -> Renaming:
     """What corresponds where systems differ: equal names of one kind, then what shares the most places."""
     found = {name: name for name in a.kinds if a.kinds[name] == b.kinds.get(name)}
-    while pairs := _likely(a, b, found):
+    looked = 0
+    while pairs := _likely(a, b, found, at_once=looked > LOOKS):
         found |= pairs
+        looked += len(a.kinds)
     return found
 
 
-def _likely(a: Side, b: Side, found: Renaming) -> Renaming:
-    """Further pairs of one kind: those that fit each other better than anything else, or the best one."""
+def _likely(a: Side, b: Side, found: Renaming, at_once: bool) -> Renaming:
+    """Further pairs of one kind: those that fit each other better than anything else; where there are none,
+    the best one, or `at_once` as many that fit as well as any.
+    """
     taken = set(found.values())
     free = [name for name in a.kinds if name not in found]
     others = [name for name in b.kinds if name not in taken]
@@ -101,13 +148,47 @@ def _likely(a: Side, b: Side, found: Renaming) -> Renaming:
     if not wanted:
         return {}
     ours, theirs = _all_places(a, b, found)
-    score = {(m, n): sum((ours[m] & theirs[n]).values()) for m, n in wanted}
+    score = _shared(wanted, ours, theirs)
+    rivals: dict[tuple[int, str], list[int]] = defaultdict(list)  # scores of the pairs that each name is in
+    for pair in wanted:
+        for side, name in enumerate(pair):
+            rivals[side, name].append(score[pair])
+    highest = {key: sorted(scores)[-2:] for key, scores in rivals.items()}
 
     def best(pair: tuple[str, str]) -> bool:
-        rivals = [other for other in wanted if (other[0] == pair[0]) != (other[1] == pair[1])]
-        return all(score[pair] > score[other] for other in rivals)
+        """Whether no other pair of its names has as high a score."""
+        tops = (highest[side, name] for side, name in enumerate(pair))
+        return all(len(top) == 1 or (top[1] == score[pair] and top[0] < top[1]) for top in tops)
 
-    return dict(filter(best, wanted)) or dict([max(wanted, key=score.__getitem__)])
+    if fitting := dict(filter(best, wanted)):
+        return fitting
+    if not at_once:
+        return dict([max(wanted, key=score.__getitem__)])
+    chosen: Renaming = {}
+    used: set[str] = set()
+    for m, n in wanted:
+        if m not in chosen and n not in used and score[m, n] == highest[0, m][-1] == highest[1, n][-1]:
+            chosen[m] = n
+            used.add(n)
+    return chosen
+
+
+def _shared(
+    wanted: Sequence[tuple[str, str]], ours: Mapping[str, Places], theirs: Mapping[str, Places]
+) -> dict[tuple[str, str], int]:
+    """How many places the names of each pair have in common; told once for names that stand alike."""
+    left = {m: frozenset(ours[m].items()) for m, _ in wanted}
+    right = {n: frozenset(theirs[n].items()) for _, n in wanted}
+    at: dict[Hashable, list[tuple[Hashable, int]]] = defaultdict(list)
+    for places in {*right.values()}:
+        for place, count in places:
+            at[place].append((places, count))
+    score: Counter[Hashable] = Counter()
+    for one in {*left.values()}:
+        for place, count in one:
+            for other, as_often in at.get(place, ()):
+                score[one, other] += min(count, as_often)
+    return {(m, n): score[left[m], right[n]] for m, n in wanted}
 
 
 def _all_places(a: Side, b: Side, found: Renaming) -> tuple[dict[str, Places], dict[str, Places]]:
@@ -156,7 +237,7 @@ class _Palette:
         found: list[Any] = []
         waiting = list(side.system.values())
         while waiting:
-            for one in atoms(waiting.pop()) - self.index.keys():
+            for one in waiting.pop().atoms - self.index.keys():
                 self.enter(one, self.first(one, side.kinds))
                 found.append(one)
                 waiting += children(one)

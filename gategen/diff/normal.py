@@ -11,8 +11,9 @@ Names are given a meaning by an environment: so renaming, negating and adding up
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from fractions import Fraction
+from functools import cached_property
 from typing import Any
 
 import sympy as sp
@@ -22,14 +23,25 @@ from gategen.spec.cell import Cell
 from gategen.spec.functions import TABLE, row_of
 from gategen.spec.language import Eq
 
-Number = Fraction
-Monomial = frozenset[tuple[Any, Fraction]]  # atoms and their exponents
-Form = frozenset[tuple[Monomial, Number]]
+Number = int | Fraction
+Monomial = frozenset[tuple[Any, Number]]  # atoms and their exponents
+Term = tuple[Monomial, Number]
 Combination = tuple[tuple[Number, str], ...]  # what a matrix stands for: a sum of matrices with factors
 
+
+class Form(frozenset[Term]):
+    """A sum of terms, each a monomial with its factor."""
+
+    @cached_property
+    def atoms(self) -> frozenset[Any]:
+        """The atoms of all terms, but not what is inside of them."""
+        return frozenset([one for monomial, _ in self for one, _ in monomial])
+
+
 ONE: Monomial = frozenset()
-ZERO: Form = frozenset()
+ZERO = Form()
 LARGEST = 4096  # terms of a product that is still multiplied out
+POWERS = 8  # the largest power of a sum that is
 
 COMMUTATIVE = (lang.sum_, lang.mean, lang.var, *(row.apply for row in TABLE if row.symmetric))
 FLIPPED = {">": "<", ">=": "<="}
@@ -40,52 +52,63 @@ def leaf(name: str) -> Form:
 
 
 def atom(found: Any) -> Form:
-    return frozenset({(frozenset({(found, Fraction(1))}), Fraction(1))})
+    return Form({(frozenset({(found, 1)}), 1)})
 
 
 def constant(value: Number) -> Form:
-    return frozenset({(ONE, value)}) if value else ZERO
+    return Form({(ONE, value)}) if value else ZERO
 
 
 def exact(number: sp.Expr) -> Number | None:
     """A rational number; a float as the decimal number it is written as; None for pi and the like."""
     if isinstance(number, sp.Rational):
-        return Fraction(int(number.p), int(number.q))
+        return int(number.p) if number.q == 1 else Fraction(int(number.p), int(number.q))
     return Fraction(repr(float(number))) if isinstance(number, sp.Float) else None
 
 
-def collected(terms: Iterable[tuple[Monomial, Number]]) -> Form:
+def collected(terms: Iterable[Term]) -> Form:
     total: dict[Monomial, Number] = {}
     for monomial, count in terms:
-        total[monomial] = total.get(monomial, Fraction(0)) + count
-    return frozenset((monomial, count) for monomial, count in total.items() if count)
+        total[monomial] = total.get(monomial, 0) + count
+    return Form(term for term in total.items() if term[1])
 
 
 def add(*forms: Form) -> Form:
+    if len(forms) == 1:
+        return forms[0]
+    every = ZERO.union(*forms)
+    if len(dict(every)) == sum(map(len, forms)):  # no monomial is in two of them
+        return Form(every)
     return collected(term for form in forms for term in form)
 
 
 def scale(form: Form, factor: Number) -> Form:
-    return frozenset((monomial, count * factor) for monomial, count in form) if factor else ZERO
+    return Form([(monomial, count * factor) for monomial, count in form]) if factor else ZERO
 
 
 def multiply(a: Form, b: Form) -> Form:
     """Multiplied out, where that is not too much."""
     if len(a) * len(b) > LARGEST:
         a, b = (atom(("sum", form)) if len(form) > 1 else form for form in (a, b))
-    return collected((joined(m, n), p * q) for m, p in a for n, q in b)
+    terms = [(joined(m, n), p * q) for m, p in a for n, q in b]
+    return Form(terms) if len(a) == 1 or len(b) == 1 else collected(terms)
 
 
 def joined(a: Monomial, b: Monomial) -> Monomial:
+    """The product."""
+    if not a or not b:
+        return a or b
     exponents = dict(a)
     for found, exponent in b:
-        exponents[found] = exponents.get(found, Fraction(0)) + exponent
+        exponents[found] = exponents.get(found, 0) + exponent
+    if len(exponents) == len(a) + len(b):
+        return a | b
     return frozenset((found, exponent) for found, exponent in exponents.items() if exponent)
 
 
 def power(base: Form, exponent: Number) -> Form:
-    if exponent.denominator == 1 and 0 <= exponent <= 8:
-        total = constant(Fraction(1))
+    if exponent.denominator == 1 and 0 <= exponent <= POWERS:
+        total = constant(1)
         for _ in range(int(exponent)):
             total = multiply(total, base)
         return total
@@ -93,8 +116,8 @@ def power(base: Form, exponent: Number) -> Form:
         ((monomial, count),) = base
         plain = len(monomial) == 1 and all(e == 1 for _, e in monomial)  # sqrt(a**2) is not a
         if count == 1 and (plain or exponent.denominator == 1):
-            return frozenset({(frozenset((found, e * exponent) for found, e in monomial), Fraction(1))})
-    return frozenset({(frozenset({(("sum", base), exponent)}), Fraction(1))})
+            return Form({(frozenset((found, e * exponent) for found, e in monomial), 1)})
+    return Form({(frozenset({(("sum", base), exponent)}), 1)})
 
 
 class Normal:
@@ -114,7 +137,7 @@ class Normal:
         if isinstance(expr, sp.Add):
             return add(*map(self, expr.args))
         if isinstance(expr, sp.Mul):
-            total = constant(Fraction(1))
+            total = constant(1)
             for arg in expr.args:
                 total = multiply(total, self(arg))
             return total
@@ -134,7 +157,7 @@ class Normal:
     def power(self, expr: sp.Pow) -> Form:
         found = self(expr.exp)
         if found == ZERO or (len(found) == 1 and next(iter(found))[0] == ONE):
-            return power(self(expr.base), next(iter(found))[1] if found else Fraction(0))
+            return power(self(expr.base), next(iter(found))[1] if found else 0)
         return atom(("power", (self(expr.base), found)))
 
     def product(self, expr: Any) -> Form:
@@ -148,10 +171,8 @@ class Normal:
         """One term for every matrix that `matrix` stands for and every term of the operand."""
         return add(
             *(
-                scale(
-                    atom(("@", (name, transposed), (frozenset({(monomial, Fraction(1))}),))), factor * count
-                )
-                for factor, name in self.matrices.get(matrix, ((Fraction(1), matrix),))
+                scale(atom(("@", (name, transposed), (Form({(monomial, 1)}),))), factor * count)
+                for factor, name in self.matrices.get(matrix, ((1, matrix),))
                 for monomial, count in self(operand)
             )
         )
@@ -160,12 +181,12 @@ class Normal:
         condition, a, b = expr.args
         sign, difference = (
             condition.rel_op,
-            add(self(condition.lhs), scale(self(condition.rhs), Fraction(-1))),
+            add(self(condition.lhs), scale(self(condition.rhs), -1)),
         )
         if sign in FLIPPED:
-            sign, difference = FLIPPED[sign], scale(difference, Fraction(-1))
+            sign, difference = FLIPPED[sign], scale(difference, -1)
         if sign == "==" and negative(difference):
-            difference = scale(difference, Fraction(-1))
+            difference = scale(difference, -1)
         return atom(("where", sign, (difference, self(a), self(b))))
 
     def function(self, expr: sp.Function) -> Form:
@@ -175,10 +196,10 @@ class Normal:
         (first, *rest) = args
         row = row_of(expr)
         if row and row.parity and negative(first):
-            inner = atom((name, "", (scale(first, Fraction(-1)),)))
+            inner = atom((name, "", (scale(first, -1),)))
             if row.parity == "opposite":
-                return add(constant(Fraction(1)), scale(inner, Fraction(-1)))
-            return inner if row.parity == "even" else scale(inner, Fraction(-1))
+                return add(constant(1), scale(inner, -1))
+            return inner if row.parity == "even" else scale(inner, -1)
         return atom((name, "", (first, *rest)))
 
 
@@ -201,7 +222,7 @@ def block_of(name: str) -> tuple[str, int | None]:
 
 def negative(form: Form) -> bool:
     """Whether most terms carry a minus sign: a choice of sign that no renaming changes."""
-    return sum(count < 0 for _, count in form) * 2 > len(form)
+    return len([count for _, count in form if count < 0]) * 2 > len(form)
 
 
 class Numbers:
@@ -211,36 +232,22 @@ class Numbers:
     """
 
     def __init__(self) -> None:
+        self.own: Mapping[str, str] = {}  # no other names
         self.known: dict[Any, int] = {}
         self.seen: dict[tuple[int, int], tuple[int, Any, Any]] = {}  # by identity; holds what it is of
 
     def of(self, form: Form, names: Mapping[str, str]) -> int:
         """The number of a form with other names in it. What is inside comes first, however deep it lies."""
-        waiting = [form]
-        while (id(form), id(names)) not in self.seen:
-            last = waiting[-1]
-            inner = [part for one in atoms(last) for part in children(one)]
-            inner = [part for part in inner if (id(part), id(names)) not in self.seen]
-            waiting += inner
-            if inner:
-                continue
-            waiting.pop()
-            terms = (
-                (frozenset((self.atom(one, names), e) for one, e in monomial), count)
-                for monomial, count in last
-            )
-            self.seen[id(last), id(names)] = self.number(frozenset(terms)), last, names
-        return self.seen[id(form), id(names)][0]
+        seen, which = self.seen, id(names)
+        if (id(form), which) not in seen:
+            for part in inside_out([form], lambda part: (id(part), which) in seen):
+                number = {one: self.number(self.described(one, names)) for one in part.atoms}
+                terms = [(count, *sorted([(number[one], e) for one, e in powers])) for powers, count in part]
+                seen[id(part), which] = self.number(frozenset(terms)), part, names
+        return seen[id(form), which][0]
 
     def number(self, description: Any) -> int:
         return self.known.setdefault(description, len(self.known))
-
-    def atom(self, one: Any, names: Mapping[str, str]) -> int:
-        found = self.seen.get((id(one), id(names)))
-        if found is None:
-            found = self.number(self.described(one, names)), one, names
-            self.seen[id(one), id(names)] = found
-        return found[0]
 
     def described(self, one: Any, names: Mapping[str, str]) -> Any:
         """An atom, with numbers for the forms in it."""
@@ -265,25 +272,22 @@ class Numbers:
 
 def names_in(forms: Iterable[Form]) -> set[str]:
     """All names in forms, matrices among them."""
-    found: set[str] = set()
-    seen: set[Form] = set()
-    waiting = list(forms)
+    atoms = {one for form in inside_out(forms) for one in form.atoms}
+    return {one[1] if one[0] == "name" else one[1][0] for one in atoms if one[0] in ("name", "@")}
+
+
+def inside_out(forms: Iterable[Form], known: Callable[[Form], bool] = lambda form: False) -> Iterator[Form]:
+    """All forms but the `known` ones, and before each of them those inside of it; each object once."""
+    seen: set[int] = set()
+    waiting = [(form, False) for form in forms]
     while waiting:
-        form = waiting.pop()
-        if form in seen:
-            continue
-        seen.add(form)
-        for one in atoms(form):
-            if one[0] == "name":
-                found.add(one[1])
-            elif one[0] == "@":
-                found.add(one[1][0])
-            waiting += children(one)
-    return found
-
-
-def atoms(form: Form) -> set[Any]:
-    return {one for monomial, _ in form for one, _ in monomial}
+        form, ready = waiting.pop()
+        if ready:
+            yield form
+        elif id(form) not in seen and not known(form):
+            seen.add(id(form))
+            waiting.append((form, True))
+            waiting += [(part, False) for one in form.atoms for part in children(one)]
 
 
 def children(one: Any) -> list[Form]:

@@ -7,27 +7,30 @@ Which readings of two cells are equal is for `diff` to find.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from functools import cached_property
 from itertools import combinations
 from typing import Any
 
 from gategen.diff.match import Side
 from gategen.diff.normal import (
+    POWERS,
     ZERO,
     Block,
     Form,
     Normal,
     System,
+    Term,
     add,
-    atoms,
+    atom,
     block_of,
     children,
     constant,
     leaf,
+    multiply,
     names_in,
+    power,
     results,
     scale,
     system,
@@ -37,8 +40,6 @@ from gategen.spec.cell import Cell
 
 FLIPS = 7  # so many gates are tried with parameters of the other sign,
 WORK = 2000  # and of many gates fewer: so many times a gate is looked at
-
-ONE, MINUS = Fraction(1), Fraction(-1)
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,8 @@ class Reading:
     @cached_property
     def environment(self) -> Normal:
         gone = dict(self.dropped)
-        names = {name: ZERO for name in gone} | {n: scale(leaf(n), MINUS) for n in self.flipped}
-        combined = {name: () for name in gone} | {n: ((MINUS, n),) for n in self.flipped}
+        names = {name: ZERO for name in gone} | {n: scale(leaf(n), -1) for n in self.flipped}
+        combined = {name: () for name in gone} | {n: ((-1, n),) for n in self.flipped}
         return Normal(names, combined)
 
     @cached_property
@@ -103,7 +104,7 @@ class Reading:
 
 def turned(form: Form, odd: bool) -> Form:
     """-z, or 1 - z."""
-    return add(ZERO if odd else constant(ONE), scale(form, MINUS))
+    return add(ZERO if odd else constant(1), scale(form, -1))
 
 
 def kinds_of(cell: Cell) -> dict[str, Hashable]:
@@ -131,16 +132,17 @@ def held_by(parameter: lang.Parameter, column: int = 0) -> lang.Contents | None:
     return parameter.contents.column(column) if fixed else None
 
 
-def readings(a: Cell, b: Cell) -> Iterator[tuple[Reading, Reading]]:
-    """The cells as they are; then with biases added up; then with ever more gates of the other sign."""
-    yield Reading(a), Reading(b)
-    left, right = merged(a), merged(b)
+def flipped(left: Reading, right: Reading) -> Iterator[Reading]:
+    """The left reading with ever more gates of the other sign, where some signs can make it equal to the
+    right one; first with none, where parameters were dropped.
+    """
     known: dict[Hashable, int] = {}
-    if skeleton(left, known) != skeleton(right, known):  # no signs make them equal
-        return
-    for flipped in signs(left):
-        if left.dropped or right.dropped or flipped:
-            yield replace(left, flipped=flipped), right
+    if skeleton(left, known) == skeleton(right, known):
+        for names in signs(left):
+            if names:
+                yield replace(left, flipped=names)
+            elif left.dropped or right.dropped:
+                yield left
 
 
 def skeleton(reading: Reading, known: dict[Hashable, int]) -> Counter[Hashable]:
@@ -156,17 +158,17 @@ def skeleton(reading: Reading, known: dict[Hashable, int]) -> Counter[Hashable]:
         waiting = [form]
         while form not in numbers:  # what is inside comes first, however deep it lies
             last = waiting[-1]
-            inner = [part for one in atoms(last) for part in children(one) if part not in numbers]
+            inner = [part for one in last.atoms for part in children(one) if part not in numbers]
             waiting += inner
             if not inner:
-                numbers[waiting.pop()] = known.setdefault(frozenset(whole(atoms(last))), len(known))
+                numbers[waiting.pop()] = known.setdefault(frozenset(whole(last.atoms)), len(known))
         return numbers[form]
 
     def whole(found: Iterable[Any]) -> Iterator[Hashable]:
         for one in found:
             match one:
                 case ("sum", inner):
-                    yield from whole(atoms(inner))
+                    yield from whole(inner.atoms)
                 case ("name", name):
                     yield kinds.get(name)
                 case ("@", (matrix, transposed), forms):
@@ -185,44 +187,101 @@ def trained(cell: Cell) -> set[str]:
     return {name for name in kinds_of(cell) if block_of(name)[0] in owners}
 
 
-def merged(cell: Cell) -> Reading:
-    """The cell with parameters dropped that only ever stand in a sum with another one of their kind."""
-    made = Reading(cell)
-    names = sorted(trained(cell) & made.kinds.keys(), key=list(made.kinds).index)
+def merged(made: Reading) -> Reading:
+    """A reading with parameters dropped that only ever stand in a sum with another one of their kind."""
+    own = trained(made.cell)
     where = places(results(made.whole).values())
-    for k, kept in enumerate(names):
-        for other in names[k + 1 :]:
-            gone = dict(made.dropped)
-            if where[kept] != where[other]:  # what only its sum with another counts stands wherever that does
-                continue
-            if made.kinds.get(kept) != made.kinds.get(other, ...) or {kept, other} & gone.keys():
-                continue
-            if only_their_sum(made, kept, other):
-                made = replace(made, dropped=(*made.dropped, (other, kept)))
-    return made
+    gone: dict[str, str] = {}
+    alike: dict[Hashable, list[str]] = defaultdict(list)  # what only its sum with another counts is like that
+    for name in made.kinds:
+        if name in own:
+            alike[made.kinds[name], likeness(name, where[name])].append(name)
+    for names in alike.values():
+        for k, kept in enumerate(names):
+            for other in names[k + 1 :]:
+                if not {kept, other} & gone.keys() and only_their_sum(kept, other, gone, where):
+                    gone[other] = kept
+    order = {name: k for k, name in enumerate(made.kinds)}
+    dropped = sorted(gone.items(), key=lambda pair: (order[pair[1]], order[pair[0]]))
+    return replace(made, dropped=tuple(dropped)) if dropped else made
 
 
-def places(forms: Iterable[Form]) -> dict[str, set[int]]:
-    """In which forms each name stands, of itself or as the matrix of a product."""
-    found: dict[str, set[int]] = defaultdict(set)
+Places = dict[int, Form]  # terms in which a name stands, by the number of the form that they are of
+
+
+def places(forms: Iterable[Form]) -> dict[str, Places]:
+    """Where each name stands, of itself or as the matrix of a product."""
+    found: dict[str, dict[int, list[Any]]] = defaultdict(dict)
     seen: set[Form] = set()
     waiting = list(forms)
     while waiting:
         form = waiting.pop()
         if form not in seen:
             seen.add(form)
-            for name in direct(form):
-                found[name].add(len(seen))
-            waiting += [child for one in atoms(form) for child in children(one)]
-    return found
+            for term in form:
+                for name in {named for one, _ in term[0] if (named := direct_name(one))}:
+                    found[name].setdefault(len(seen), []).append(term)
+            waiting += [child for one in form.atoms for child in children(one)]
+    return {name: {k: Form(terms) for k, terms in forms.items()} for name, forms in found.items()}
 
 
-def only_their_sum(reading: Reading, kept: str, other: str) -> bool:
-    """Whether the cell depends on `kept + other` alone: with `kept - other` for `kept`, `other` cancels."""
-    given = reading.environment
-    names = {**given.names, kept: add(leaf(kept), scale(leaf(other), MINUS))}
-    matrices = {**given.matrices, kept: ((ONE, kept), (MINUS, other))}
-    return other not in names_in(results(system(reading.cell, Normal(names, matrices))).values())
+def likeness(name: str, where: Places) -> Hashable:
+    """What two names have in common that can change places."""
+    return frozenset(
+        (k, frozenset(Counter(described(name, term) for term in terms).items())) for k, terms in where.items()
+    )
+
+
+def described(name: str, term: Term) -> Hashable:
+    """A term by its factor, the number of its atoms, and the exponents of those with the name."""
+    monomial, count = term
+    return (
+        count,
+        len(monomial),
+        frozenset(Counter(e for one, e in monomial if direct_name(one) == name).items()),
+    )
+
+
+def only_their_sum(kept: str, other: str, gone: Collection[str], where: Mapping[str, Places]) -> bool:
+    """Whether a cell without the names `gone` depends on `kept + other` alone: `other` cancels where
+    `kept - other` takes the place of `kept`.
+
+    That is told form by form, for what is inside of another function cancels with nothing outside of it.
+    """
+    return all(
+        cancels(kept, other, [term for term in where[kept][k] | where[other][k] if not held(term, gone)])
+        for k in where[kept]
+    )
+
+
+def held(term: Term, names: Collection[str]) -> bool:
+    """Whether one of the names stands in a term."""
+    return any(direct_name(one) in names for one, _ in term[0])
+
+
+def cancels(kept: str, other: str, terms: Iterable[Term]) -> bool:
+    """Whether `other` is in no term any more where `kept - other` takes the place of `kept`."""
+    total = ZERO
+    for monomial, count in terms:
+        product = constant(count)
+        for one, exponent in monomial:
+            name = direct_name(one)
+            if name in (kept, other):
+                if exponent.denominator != 1 or not 0 < exponent <= POWERS:
+                    return False
+                value = atom(one)
+                if name == kept:
+                    value = add(value, scale(atom(called(one, other)), -1))
+                product = multiply(product, power(value, exponent))
+            else:
+                product = multiply(product, Form({(frozenset({(("opaque", one), exponent)}), 1)}))
+        total = add(total, product)
+    return not any(one[0] == "sum" or direct_name(one) == other for one in total.atoms)
+
+
+def called(one: Any, name: str) -> Any:
+    """A name, or a product with a matrix, of another name."""
+    return ("name", name) if one[0] == "name" else ("@", (name, one[1][1]), one[2])
 
 
 def signs(reading: Reading) -> Iterator[frozenset[str]]:
@@ -261,7 +320,7 @@ def insides(forms: Iterable[Form]) -> list[frozenset[str]]:
         form = waiting.pop()
         if form not in seen:
             seen.add(form)
-            inner = atoms(form)
+            inner = form.atoms
             found |= {frozenset(direct(one[2][0])) for one in inner if one[0] in ("sigmoid", "tanh")}
             waiting += [child for one in inner for child in children(one)]
     return sorted(found, key=sorted)
@@ -269,7 +328,13 @@ def insides(forms: Iterable[Form]) -> list[frozenset[str]]:
 
 def direct(form: Form) -> set[str]:
     """The names in a form, and the matrices of its products, but nothing deeper."""
-    return {one[1] if one[0] == "name" else one[1][0] for one in atoms(form) if one[0] in ("name", "@")}
+    return {name for one in form.atoms if (name := direct_name(one))}
+
+
+def direct_name(one: Any) -> str:
+    """The name that an atom is, or whose matrix it multiplies by; empty for others."""
+    name: str = one[1] if one[0] == "name" else one[1][0] if one[0] == "@" else ""
+    return name
 
 
 def turns(reading: Reading) -> Iterator[Reading]:
@@ -288,7 +353,7 @@ def turnable(reading: Reading) -> list[tuple[str, bool, frozenset[str]]]:
     own = trained(reading.cell)
     found = []
     for (kind, gate), form in reading.open.items():
-        inner = atoms(form)
+        inner = form.atoms
         if kind == "gate" and len(form) == 1 and len(inner) == 1:
             (one,) = inner
             if one[0] in ("sigmoid", "tanh"):

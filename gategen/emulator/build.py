@@ -8,7 +8,6 @@ each has a digest of itself, which neither linker nor loader reads: one that was
 
 from __future__ import annotations
 
-import atexit
 import errno
 import hashlib
 import os
@@ -23,10 +22,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gategen.emulator.errors import EmulatorError, HostError
+from gategen.files import CACHE, cache_folder
 
 HERE = Path(__file__).parent
 SANITIZE = "GATEGEN_EMULATOR_SANITIZE"  # environment variable: build with AddressSanitizer
-CACHE = "GATEGEN_CACHE"  # environment variable: where compiled kernels are kept
 TEXT = "kernel.cu"  # what messages call the text of the kernels
 
 # Strict as NVRTC: no standard headers.  Reproducible: no fused multiply-add.
@@ -232,26 +231,11 @@ def _headers() -> str:
     return "".join(path.read_text() for path in files)
 
 
-@cache
-def _folder() -> Path:
-    """The cache, made if need be; a folder for this process alone where that is not possible."""
-    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gategen"
-    folder = Path(os.environ.get(CACHE) or default)
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return folder
-    except OSError:
-        own = tempfile.mkdtemp(prefix="gategen-")
-        atexit.register(shutil.rmtree, own, ignore_errors=True)
-        return Path(own)
-
-
 def _cached(suffix: str, source: str, flags: Sequence[str], *objects: Path, text: bool = True) -> Path:
     """`source` compiled with `flags` and linked with `objects`; `text`: errors in it may be its own."""
     cxx = _compiler()
     ingredients = (sys.platform, cxx, _version(cxx), _headers(), source, *flags, *map(str, objects))
-    target = _folder() / (hashlib.sha256("\0".join(ingredients).encode()).hexdigest()[:32] + suffix)
+    target = cache_folder() / (hashlib.sha256("\0".join(ingredients).encode()).hexdigest()[:32] + suffix)
     if not _whole(target):
         try:
             _compile(cxx, source, flags, objects, target, text)

@@ -23,6 +23,7 @@ from gategen.emulator.memory import guarded
 from gategen.emulator.races import Extent, described
 from gategen.emulator.settings import ORDERS, current
 from gategen.emulator.tally import note
+from gategen.files import CACHE
 
 _KIND_NAMES = {
     "f": {4: "float", 8: "double"},
@@ -278,9 +279,7 @@ def _loaded(path: Path) -> ctypes.PyDLL:
     except OSError as error:
         if "undefined symbol" in str(error):
             raise EmulatorError(f"the kernels use what is not there: {error}") from error
-        raise HostError(
-            f"cannot load compiled kernels: {error}. {build.CACHE} names another folder"
-        ) from error
+        raise HostError(f"cannot load compiled kernels: {error}. {CACHE} names another folder") from error
 
 
 class Binary:

@@ -57,7 +57,9 @@ def partial(op: Pointwise, by: Value) -> sp.Expr:
     if isinstance(expr, sp.Pow) and expr.base == by and abs(expr.exp) == sp.Rational(1, 2):
         return expr.exp * op.out ** ((expr.exp - 1) / expr.exp)
     found = derivative(expr, by).xreplace({expr: op.out})
-    return found.replace(sp.DiracDelta, lambda *_: sp.S.Zero)  # what SymPy has `sign` jump by
+    if found.has(sp.DiracDelta):  # what SymPy has `sign` jump by
+        found = found.replace(sp.DiracDelta, lambda *_: sp.S.Zero)
+    return found
 
 
 def is_narrow(value: Value, size: Size) -> bool:
@@ -77,6 +79,7 @@ class _Adjoint:
         self.moved: dict[Value, int] = {}
         self.totals: dict[Value, Value | None] = {}
         self.laters: set[Value] = set()
+        self.outside: set[Value] = set()  # gradients that come from outside
         self.active = self.differentiable()
 
     def differentiable(self) -> set[Value]:
@@ -105,6 +108,7 @@ class _Adjoint:
             if value in self.active:
                 seeds.append(builder.gradient(Value(name, value.shape, True, "output", value)))
                 self.terms[value].append(seeds[-1])
+        self.outside.update(self.laters, inputs, seeds)
         for op in reversed(forward.ops):
             self.pull(op)
         states = tuple(Carry(f"d_{c.name}", laters[c.name], self.ending(c.current)) for c in forward.states)
@@ -169,12 +173,9 @@ class _Adjoint:
         if total is None:
             return self.builder.add(Pointwise(self.builder.gradient(value), sp.S.Zero))
         own = (total.role, total.of) == ("gradient", value)
-        if total in self.builder_outs() and (value.static or own):
+        if total not in self.outside and (value.static or own):
             return total
         return self.builder.add(Pointwise(self.builder.gradient(value), total))
-
-    def builder_outs(self) -> set[Value]:
-        return {op.out for op in self.builder.ops}
 
     def give(self, value: Value, term: sp.Expr, size_from: Value) -> None:
         """Add `term` to the gradient of `value`, to be summed over whatever `value` was broadcast over."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
+import sympy as sp
+
 from gategen.graph.ops import BatchSum, Graph, Op, Outer, Pointwise, Product, Reduce, Value
 from gategen.spec import language as lang
 
@@ -32,6 +36,12 @@ def check(graph: Graph) -> Graph:
     return graph
 
 
+@lru_cache(maxsize=10_000)
+def holds_names(expr: sp.Expr) -> bool:
+    """Whether a name of the spec stands in an expression. Every pass asks it of the same ones again."""
+    return bool(expr.atoms(lang.Name))
+
+
 def _check_shapes(graph: Graph, op: Op) -> None:
     where = f"{graph.name}: {op.out}"
     match op:
@@ -39,7 +49,7 @@ def _check_shapes(graph: Graph, op: Op) -> None:
             sizes = {v.size for v in op.reads if len(v.shape) < 2} - {1}
             assert len(sizes) <= 1 and sizes <= {out.size}, f"{where} mixes sizes {sorted(map(str, sizes))}"
             assert not out.static or all(v.static for v in op.reads), f"{where} is static but reads a row"
-            assert not expr.atoms(lang.Name), f"{where} still holds a name of the spec"
+            assert not holds_names(expr), f"{where} still holds a name of the spec"
         case Product(out, matrix, operand, transposed):
             rows, columns = matrix.shape[::-1] if transposed else matrix.shape
             assert (rows, columns) == (out.size, operand.size), f"{where}: shapes do not meet"

@@ -66,13 +66,15 @@ class _Flattener:
         names = {s.name for s in (*cell.inputs, *cell.states, *cell.parameters)}
         names |= {eq.lhs.name for eq in self.equations}
         self.builder = Builder(names)
+        self.printer = Printer({eq.lhs.name: k for k, eq in enumerate(self.equations)})
         self.left: lang.Gate | lang.State | None = None  # whose equation is being read
         self.known: dict[str, sp.Expr] = {}
         self.inputs = tuple(self.declare(s.name, (s.size,)) for s in cell.inputs)
         self.currents = {s.name: self.declare(s.name, (s.size,)) for s in cell.states}
         self.nexts = {s.name: self.builder.name(f"{s.name}_next") for s in cell.states}
         self.parameters: list[Value] = []
-        self.blocks: list[tuple[str, tuple[Value, ...]]] = []
+        self.blocks: dict[str, tuple[Value, ...]] = {}
+        self.products: set[Value] = set()
         self.fixed: list[Value] = []
         self.extra_inputs: list[Value] = []
         self.mask: Mask | None = None
@@ -92,7 +94,7 @@ class _Flattener:
             if isinstance(columns, tuple):
                 names = [self.builder.name(f"{parameter.name}_{k}") for k in range(len(columns))]
                 made = [Value(n, (cast(Size, rows), c), True) for n, c in zip(names, columns, strict=True)]
-                self.blocks.append((parameter.name, tuple(made)))
+                self.blocks[parameter.name] = tuple(made)
             else:
                 made = [self.declare(parameter.name, (cast(Size, rows), columns), True)]
         elif isinstance(parameter, lang.Vector):
@@ -129,7 +131,7 @@ class _Flattener:
                 tuple(self.fixed),
                 self.mask,
                 tuple(self.statistics),
-                tuple(self.blocks),
+                tuple(self.blocks.items()),
             )
         )
 
@@ -214,8 +216,7 @@ class _Flattener:
         """A sum that holds a product and is itself multiplied is worth a name: `r * (U @ h + c)`."""
         if not isinstance(expr, sp.Add):
             return expr
-        products = {op.out for op in self.builder.ops if isinstance(op, Product)}
-        named = expr in self.builder.memo or products.intersection(expr.args)
+        named = expr in self.builder.memo or not self.products.isdisjoint(expr.args)
         return self.named(expr, f"v_{hint}") if named else expr
 
     def part(self, expr: sp.Expr, hint: str) -> sp.Expr:
@@ -267,7 +268,7 @@ class _Flattener:
     def product(self, expr: Any, hint: str) -> sp.Expr:
         matrix, operand, transposed = expr.args[0], expr.args[1], bool(expr.args[2])
         if isinstance(operand, lang.concat):
-            blocks = dict(self.blocks)[matrix.name]
+            blocks = self.blocks[matrix.name]
             parts = [self.operand(arg, hint) for arg in operand.args]
             return sp.Add(*(self.matmul(m, v, transposed) for m, v in zip(blocks, parts, strict=True)))
         return self.matmul(cast(Value, self.known[matrix.name]), self.operand(operand, hint), transposed)
@@ -276,17 +277,18 @@ class _Flattener:
         lowered = self.lower(expr, hint)
         factors = sp.Mul.make_args(lowered)
         short = all(isinstance(f, Value) and len(f.name) <= 2 for f in factors)
-        order = {eq.lhs.name: k for k, eq in enumerate(self.equations)}
-        wish = "".join(f.name for f in Printer(order).factors(list(factors))) if short else f"v_{hint}"
+        wish = "".join(f.name for f in self.printer.factors(list(factors))) if short else f"v_{hint}"
         return self.step_value(lowered, self.size(expr), wish)
 
     def matmul(self, matrix: Value, operand: Value, transposed: bool) -> Value:
         size = matrix.shape[1] if transposed else matrix.shape[0]
         wish = f"{matrix.name}{'T' if transposed else ''}_{operand.name}"
-        return self.builder.once(
+        made = self.builder.once(
             (matrix, operand, transposed),
             lambda: self.builder.add(Product(self.builder.value(wish, (size,)), matrix, operand, transposed)),
         )
+        self.products.add(made)
+        return made
 
     def reduction(self, expr: Any, hint: str) -> sp.Expr:
         values = [self.wide(self.lower(arg, hint), self.size(arg), f"v_{hint}") for arg in expr.args]

@@ -8,7 +8,7 @@ here knows of cells.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, Literal, cast
@@ -227,7 +227,30 @@ class Graph:
 @lru_cache(maxsize=10_000)
 def derivative(expr: sp.Expr, by: Value) -> sp.Expr:
     """By one value; of a sum, of those terms alone that hold it."""
-    return sp.Add(*(term.diff(by) for term in sp.Add.make_args(expr) if by in term.free_symbols))
+    return sp.Add(*(_slope(term, by) for term in _terms_with(expr).get(by, ())))
+
+
+def _slope(term: sp.Expr, by: Value) -> sp.Expr:
+    """The derivative of a term by a value that it holds; SymPy's own is slow on what is most frequent."""
+    if term == by:
+        return sp.S.One
+    if isinstance(term, sp.Mul):
+        rest = [factor for factor in term.args if factor != by]
+        if len(rest) < len(term.args) and not any(by in factor.free_symbols for factor in rest):
+            return sp.Mul(*rest)
+    if term.args == (by,) and type(term)._eval_derivative is sp.Function._eval_derivative:
+        return term.fdiff(1)
+    return term.diff(by)
+
+
+@lru_cache(maxsize=1_000)
+def _terms_with(expr: sp.Expr) -> Mapping[sp.Symbol, Sequence[sp.Expr]]:
+    """The terms of a sum that hold each of its symbols."""
+    found: dict[sp.Symbol, list[sp.Expr]] = {}
+    for term in sp.Add.make_args(expr):
+        for symbol in term.free_symbols:
+            found.setdefault(symbol, []).append(term)
+    return found
 
 
 @lru_cache(maxsize=10_000)

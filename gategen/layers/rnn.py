@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from importlib import import_module
@@ -36,6 +36,15 @@ from gategen.layers.arrange import (
     turned,
 )
 from gategen.layers.files import RECORD, read, read_record, write
+from gategen.layers.foreign import Found, made_torch, of_keras, of_onnx, of_torch
+from gategen.layers.weights import (
+    Known,
+    known,
+    named_to_keras,
+    named_to_onnx,
+    named_to_torch,
+    onnx_attributes,
+)
 
 _ARGUMENTS = ("input_size", "hidden_size", "seed", "dtype")  # of `init`, beside the further sizes
 
@@ -92,6 +101,8 @@ class _Own(dict[str, Array]):
 class RNN:
     """`num_layers` layers of a cell, each reading the outputs of the one below.
 
+    `module` is a generated one, or a cell, as `gategen.compile` takes it: that makes the NumPy module.
+
     With `bidirectional`, every layer runs the cell once more, with parameters of its own, from the end of
     each sequence to its beginning; its outputs are both, side by side. `dropout` is the probability that an
     output on its way to the next layer is dropped while training. Of several outputs the next layer reads the
@@ -106,7 +117,7 @@ class RNN:
 
     def __init__(
         self,
-        module: ModuleType,
+        module: Any,
         input_size: int | None = None,
         hidden_size: int | None = None,
         num_layers: int = 1,
@@ -118,9 +129,8 @@ class RNN:
         seed: Any = None,
         **further: Any,
     ) -> None:
-        if not all(hasattr(module, name) for name in ("forward", "INPUTS", "STATES", "OUTPUTS")):
-            raise TypeError(f"module is {kind(module)}, expected a module that gategen has generated")
-        self.module = module
+        self.module = _generated(module)
+        module = self.module
         self.hidden_size = _positive("hidden_size", hidden_size)
         self.num_layers = _positive("num_layers", num_layers)
         self.bidirectional = _flag("bidirectional", bidirectional)
@@ -159,6 +169,16 @@ class RNN:
     def __setstate__(self, state: dict[str, Any]) -> None:
         found = {key: import_module(state[key]) for key in ("module", "_xp")}
         vars(self).update(state | found)
+
+    @property
+    def cells(self) -> tuple[_Cell, ...]:
+        """The module once for every layer and direction, with what it holds there."""
+        return self._cells
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The sizes by name, but that of x, which differs between layers."""
+        return dict(self._sizes)
 
     # ------------------------------------------------------------------------------------------ running
 
@@ -372,6 +392,161 @@ class RNN:
             held |= {name + cell.suffix: array for name, array in buffers.items()}
         return held
 
+    # ------------------------------------------------------------------------------------------ others
+
+    @classmethod
+    def from_torch(cls, source: Any, module: ModuleType | None = None, *, dtype: Any = None) -> RNN:
+        """The net that is an `nn.GRU`, `nn.LSTM`, `nn.RNN`, one of their `Cell`s, or has its `state_dict`.
+
+        module: that of the cell, which is told by its equations; without one, `generated.<cell>_numpy` of
+            gru_after, lstm, rnn, irnn (relu) or lstm_sak (with a projection) is imported, or compiled.
+        dtype: by default float64 if that of the weights is, else float32.
+
+        Biases that are missing are 0, two that are only added become one. Raises TypeError and ValueError.
+        """
+        return cls._of(of_torch(source, module), dtype)
+
+    @classmethod
+    def from_keras(cls, source: Any, module: ModuleType | None = None, *, dtype: Any = None) -> RNN:
+        """The net that is a layer `GRU`, `LSTM`, `SimpleRNN` of Keras, `Bidirectional` of one, or several of
+        them, one on the other; or that has their weights, as `get_weights` gives them.
+
+        `module` and `dtype` as in `from_torch`; the cell of a GRU is gru_after or, with `reset_after=False`,
+        gru_before. The net is `batch_first`. Raises TypeError and ValueError.
+        """
+        return cls._of(of_keras(source, module), dtype)
+
+    @classmethod
+    def from_onnx(
+        cls,
+        source: Any,
+        nodes: str | Iterable[str] | None = None,
+        module: ModuleType | None = None,
+        *,
+        arrays: Mapping[str, Any] | None = None,
+        dtype: Any = None,
+    ) -> RNN:
+        """The net that does what nodes GRU, LSTM or RNN of a model do.
+
+        source: the path of a model, a model, or one node.
+        nodes: the names of the nodes that are the layers, from the first; needed where there are several.
+        module, dtype: as in `from_torch`; also gru_before, lstm_peephole and lstm_cifg are found.
+        arrays: W, R, and perhaps B and P of a node that is given without its model.
+
+        Raises TypeError, ValueError, OSError, and ModuleNotFoundError without the package onnx.
+        """
+        return cls._of(of_onnx(source, nodes, arrays, module), dtype)
+
+    @classmethod
+    def _of(cls, found: Found, dtype: Any) -> RNN:
+        """A net of what was found elsewhere, where a run begins at 0."""
+        cell, named = found.cell, found.named
+        W, ends = named[f"W_{cell.gates[0]}_l0"], {name.rpartition("_l")[2] for name in named}
+        layers = len({end.partition("_")[0] for end in ends})
+        sizes: dict[str, Any] = {"projection": len(named[f"{cell.projection}_l0"])} if cell.projection else {}
+        net = cls(
+            found.module,
+            W.shape[1],
+            W.shape[0],
+            layers,
+            bidirectional=len(ends) > layers,
+            dtype=dtype or ("float64" if W.dtype == np.float64 else "float32"),
+            **found.options,
+            **sizes,
+        )
+        net.load_state_dict(named)
+        net._known()
+        return net.train(found.training)
+
+    def to_torch(self) -> Any:
+        """The same as an `nn.GRU`, `nn.LSTM` or `nn.RNN` on the CPU, with copies of the parameters.
+
+        Raises ValueError for a cell that PyTorch does not have, and for peepholes that are not 0.
+        """
+        return made_torch(
+            named_to_torch(self.state_dict(), self._known()),
+            self._known(),
+            num_layers=self.num_layers,
+            bidirectional=self.bidirectional,
+            batch_first=self.batch_first,
+            dropout=self.dropout,
+        ).train(self.training)
+
+    def to_keras(self) -> list[list[np.ndarray[Any, Any]]]:
+        """What `set_weights` of layers of Keras takes, a list for every layer, biases always among them.
+
+        The layers are `GRU` (with `reset_after` for gru_after), `LSTM` or `SimpleRNN`, or `Bidirectional` of
+        one. Raises ValueError for a cell that Keras does not have, and for peepholes that are not 0.
+        """
+        return named_to_keras(self.state_dict(), self._known())
+
+    def to_onnx(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        cell: Any = None,
+        native: bool = False,
+        constant: Sequence[str] = (),
+        lengths: bool = True,
+        initial: bool = True,
+        opset: int = 17,
+        force: bool = False,
+    ) -> None:
+        """Write the net as an ONNX model for inference; a file that gategen wrote is replaced.
+
+        Inputs are x and the further inputs; lengths and initial_<state> may be left out. Outputs are y and
+        final_<state>. All are shaped as in a call of the net with several sequences; T and B are open.
+
+        cell: the cell of the module, its name or its file, where it is not a built-in one.
+        native: with ONNX's own GRU, LSTM or RNN, for a cell that ONNX has.
+        constant: the names of further inputs that are (B, size), constant in time.
+        lengths, initial: whether the model has these inputs. Without them nothing in it has a default value.
+        force: also replace a file that gategen did not write.
+
+        Raises `gategen.errors.GategenError`, also without the package onnx, and ValueError for a cell that
+        ONNX does not have.
+        """
+        from gategen import onnx
+
+        state = self.state_dict()
+        layers: tuple[onnx.Native, ...] = ()
+        if _flag("native", native):
+            known = self._known()
+            arrays = named_to_onnx(state, known)
+            layers = tuple(
+                onnx.Native(known.kind, onnx_attributes(known, self._directions), part) for part in arrays
+            )
+        net = onnx.Net(
+            onnx.cell_of(self.module.NAME, self.module.SPEC_SHA256, cell),
+            {"input": self.input_size, **self._sizes},
+            state,
+            self.num_layers,
+            self.bidirectional,
+            self.batch_first,
+            layers,
+            tuple(constant),
+            _flag("lengths", lengths),
+            _flag("initial", initial),
+        )
+        onnx.export(path, net, opset=opset, force=force)
+
+    def _known(self) -> Known:
+        """The cell as other libraries have it. Raises ValueError where they have none such.
+
+        There a run starts from 0; equations alone do not say where it starts, but one step does.
+        """
+        cell = known(self.module.EQUATIONS, self.module.NAME)
+        params, *_ = (cell.params for cell in self._cells)
+        x = self._xp.ones((1, 1, self.input_size), params[0].dtype)
+        own = self.module.forward(params, x, tape=False)[1]
+        start = self.module.States(*(self._xp.zeros_like(state) for state in own))
+        other = self.module.forward(params, x, initial=start, tape=False)[1]
+        if not all(np.array_equal(host(a), host(b), equal_nan=True) for a, b in zip(own, other, strict=True)):
+            raise ValueError(
+                f"{self.module.NAME} has a start of its own; in other libraries a run starts from 0"
+            )
+        return cell
+
     # ------------------------------------------------------------------------------------------ making
 
     @property
@@ -537,6 +712,17 @@ def _difference(there: Any, here: Sequence[str]) -> str:
     if one == other:
         return "with the same equations, but another name, other constants, sizes or initial values"
     return f"whose equations differ: {one} there, {other} here"
+
+
+def _generated(module: Any) -> ModuleType:
+    """The module, or that of a cell."""
+    if all(hasattr(module, name) for name in ("forward", "INPUTS", "STATES", "OUTPUTS")):
+        return module  # type: ignore[no-any-return]
+    if isinstance(module, ModuleType):
+        raise TypeError("module is module, expected a module that gategen has generated")
+    from gategen.compiled import compile
+
+    return compile(module)
 
 
 def _positive(name: str, value: Any) -> int:

@@ -42,6 +42,7 @@ from gategen.plan.data import (
     Stage,
     Sum,
     Weight,
+    members_between,
     offset_rank,
 )
 from gategen.plan.layout import Told, sizes_told
@@ -71,6 +72,7 @@ __all__ = [
     "Sum",
     "Told",
     "Weight",
+    "members_between",
     "offset_rank",
     "plan",
     "second",

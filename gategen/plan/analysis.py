@@ -21,6 +21,11 @@ class Analysis:
         return levels(self.graph)
 
     @cached_property
+    def given(self) -> frozenset[Value]:
+        """What is known before any op runs."""
+        return frozenset(self.graph.given)
+
+    @cached_property
     def readers(self) -> Mapping[Value, list[Op]]:
         """The ops that read each value; a value that nothing reads has an empty list."""
         return readers_of(self.graph)

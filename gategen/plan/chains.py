@@ -27,7 +27,7 @@ class Chains:
         kept: Iterable[Value] = (),
         may: Callable[[Value, Value], bool] = lambda root, new: True,
     ) -> None:
-        self.parent: dict[Value, Value] = {}
+        self.begins: dict[Value, Value] = {}  # what joined another one's chain, with the first value of that
         made_at = {op.out: k for k, op in enumerate(order)}
         last = {read: k for k, op in enumerate(order) for read in op.reads}
         ends = {*graph.nexts}
@@ -38,13 +38,11 @@ class Chains:
             dying = [v for v in op.reads if last[v] == k and v not in safe and alike(v, op.out)]
             dying = [v for v in dying if may(self.root(v), op.out)]
             if dying:
-                self.parent[op.out] = min(dying, key=lambda v: made_at[self.root(v)])
+                self.begins[op.out] = min(map(self.root, dying), key=made_at.__getitem__)
 
     def root(self, value: Value) -> Value:
         """The first value of the chain."""
-        while value in self.parent:
-            value = self.parent[value]
-        return value
+        return self.begins.get(value, value)
 
 
 # ---------------------------------------------------------------------------------------------- how long

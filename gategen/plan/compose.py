@@ -7,7 +7,7 @@ out.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import sympy as sp
@@ -49,7 +49,8 @@ def joins(op: Pointwise, reader: Pointwise, wide: int = WIDE) -> bool:
     """Whether the reader's line can hold what `op` computes without being multiplied out."""
     if op.out.static or op.out.shape != reader.out.shape or not isinstance(op.expr, (sp.Mul, sp.Add)):
         return False
-    if len({*values_in(op.expr), *values_in(reader.expr)}) > wide + 1:
+    others = values_in(reader.expr)
+    if len(others) > wide + 1 or len({*values_in(op.expr), *others}) > wide + 1:
         return False
     if sum(node == op.out for node in sp.preorder_traversal(reader.expr)) != 1:
         return False
@@ -64,11 +65,15 @@ def named_by_gates(forward: Analysis, backward: Graph) -> Graph:
     taken = {value.name for graph in (forward.graph, backward) for value in graph.values}
     names: dict[Value, Value] = {}
     gates = gates_of(forward)
+    through: dict[Value, list[Product]] = {}
+    for product in forward.graph.ops:
+        if isinstance(product, Product):
+            through.setdefault(product.matrix, []).append(product)
     for op in backward.ops:
         gate = gates.get(op.out.of) if op.out.role == "gradient" else None
         if gate and f"d_{gate}" not in taken:
             names[op.out] = Value(f"d_{gate}", op.out.shape, op.out.static, "gradient", gate)
-        elif isinstance(op, Product) and (wish := product_name(op, forward)):
+        elif isinstance(op, Product) and (wish := product_name(op, through.get(op.matrix, []), forward)):
             name, role, of = wish
             names[op.out] = Value(fresh(name, taken), op.out.shape, op.out.static, role, of)
         if op.out in names:
@@ -76,13 +81,17 @@ def named_by_gates(forward: Analysis, backward: Graph) -> Graph:
     return renamed(backward, names)
 
 
-def product_name(op: Product, forward: Analysis) -> tuple[str, Role, Value] | None:
-    """`d_u_h` for what reaches h through a product with U, `d_hr` where hr has no other reader."""
-    through = [p for p in forward.graph.ops if isinstance(p, Product) and p.matrix == op.matrix]
+def product_name(
+    op: Product, through: Sequence[Product], forward: Analysis
+) -> tuple[str, Role, Value] | None:
+    """`d_u_h` for what reaches h through a product with U, `d_hr` where hr has no other reader.
+
+    `through` are the products of the forward step with that matrix.
+    """
     if len(through) != 1 or through[0].transposed == op.transposed:
         return None
     operand = through[0].operand
-    alone = operand not in forward.graph.given and len(forward.readers[operand]) == 1
+    alone = operand not in forward.given and len(forward.readers[operand]) == 1
     if alone:
         return f"d_{operand}", "gradient", operand
     return f"d_{op.matrix.name.split('_')[0].lower()}_{operand}", "term", operand
@@ -91,9 +100,10 @@ def product_name(op: Product, forward: Analysis) -> tuple[str, Role, Value] | No
 def gates_of(forward: Analysis) -> dict[Value, Value]:
     """The gate of each value that one function of one argument alone reads."""
     found: dict[Value, Value] = {}
+    nexts = {*forward.graph.nexts}
     for value, ops in forward.readers.items():
         match ops:
-            case [Pointwise(out, expr)] if expr.args == (value,) and value not in forward.graph.nexts:
+            case [Pointwise(out, expr)] if expr.args == (value,) and value not in nexts:
                 found[value] = out
     return found
 

@@ -6,11 +6,15 @@ the passes.
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import accumulate
 
 import sympy as sp
 
+from gategen.callables import method_of
 from gategen.graph import Graph, Pointwise, Value, length
 from gategen.spec.cell import Cell
 from gategen.spec.language import Size
@@ -56,9 +60,14 @@ class Slot:
     size: Size
     shift: int = 0  # 1: the value after the step, in a buffer of states
 
-    @property
+    @cached_property
     def stop(self) -> sp.Expr:
         return self.start + length(self.size)
+
+    @cached_property
+    def rank(self) -> int:
+        """An order of the slots of one array."""
+        return offset_rank(self.start)
 
 
 @dataclass(frozen=True)
@@ -79,6 +88,16 @@ class Buffer:
     width: sp.Expr
     members: tuple[str, ...]
     starts: tuple[sp.Expr, ...] = ()
+
+    @cached_property
+    def ranks(self) -> tuple[int, ...]:
+        """Where each member begins, as numbers in order."""
+        return tuple(map(offset_rank, self.starts))
+
+    @cached_property
+    def member_at(self) -> Mapping[int, str]:
+        """The members by where they begin."""
+        return dict(zip(self.ranks, self.members, strict=True))
 
 
 @dataclass(frozen=True)
@@ -205,11 +224,21 @@ class Field:
         """The arrays that a user packs into the field."""
         return (self.array,) if self.array else self.members
 
-    @property
+    @cached_property
     def height(self) -> sp.Expr:
         return sp.Add(*map(length, self.rows))
 
-    @property
+    @cached_property
+    def starts(self) -> tuple[sp.Expr, ...]:
+        """Where each member begins among the rows."""
+        return tuple(accumulate(map(length, self.rows[:-1]), initial=sp.S.Zero)) if self.rows else ()
+
+    @cached_property
+    def ranks(self) -> tuple[int, ...]:
+        """The same as numbers in order."""
+        return tuple(map(offset_rank, self.starts))
+
+    @cached_property
     def width(self) -> sp.Expr:
         return sp.Add(*map(length, self.columns or ()))
 
@@ -321,6 +350,15 @@ class Plan:
     def rule(self, name: str) -> Rule | None:
         """The rule of that name, where the cell has one."""
         return next((rule for rule in self.rules if rule.name == name), None)
+
+    _repr_latex_ = method_of("show.notebook", "plan_latex")
+    _repr_html_ = method_of("show.notebook", "plan_html")
+
+
+def members_between(held: Buffer | Field, start: sp.Expr, stop: sp.Expr) -> tuple[str, ...]:
+    """The members that a stretch of a buffer or of the rows of a field holds."""
+    low, high = (bisect_left(held.ranks, offset_rank(at)) for at in (start, stop))
+    return held.members[low:high]
 
 
 @lru_cache(maxsize=10_000)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
+from heapq import heappop, heappush
 
 import sympy as sp
 
@@ -78,12 +79,21 @@ def reading(op: Op, other: Mapping[Value, Value]) -> Op:
 
 def settled(ops: Sequence[Op], last: set[Value]) -> list[Op]:
     """The ops in an order of dependence that keeps the given one where it can, those of `last` at the end."""
-    waiting = sorted(ops, key=lambda op: op.out in last)
-    missing = {op.out for op in ops}
+    wanted = sorted(ops, key=lambda op: op.out in last)
+    made = {op.out for op in ops}
+    missing = [{v for v in op.reads if v in made} for op in wanted]
+    readers: dict[Value, list[int]] = {v: [] for v in made}
+    for k, reads in enumerate(missing):
+        for v in reads:
+            readers[v].append(k)
+    ready = [k for k, reads in enumerate(missing) if not reads]
     done: list[Op] = []
-    while waiting:
-        op = next(op for op in waiting if missing.isdisjoint(op.reads))
-        waiting.remove(op)
-        missing.discard(op.out)
+    while ready:
+        op = wanted[heappop(ready)]
         done.append(op)
+        for k in readers[op.out]:
+            missing[k].discard(op.out)
+            if not missing[k]:
+                heappush(ready, k)
+    assert len(done) == len(wanted), "ops wait for each other"
     return done

@@ -45,24 +45,31 @@ def grouped(graph: Graph, level: Mapping[Value, str], readers: Mapping[Value, li
     ends = {*graph.results, *graph.nexts}
     found: dict[object, list[Product]] = defaultdict(list)
     total: dict[object, Pointwise] = {}
+    terms: dict[Value, frozenset[sp.Expr]] = {}  # of the sums that read products
     for op in graph.ops:
         if not isinstance(op, Product):
             continue
         key: object = ("own", op.out)
         if not op.transposed:
             key = ("rows", op.operand, level[op.out])
-        elif op.out not in ends and (reader := only_sum(op, readers[op.out])):
+        elif op.out not in ends and (reader := only_sum(op, readers[op.out], terms)):
             key = ("sum", reader.out, level[op.out])
             total[key] = reader
         found[key].append(op)
     return [Group(tuple(products), total.get(key)) for key, products in found.items()]
 
 
-def only_sum(op: Product, readers: list[Op]) -> Pointwise | None:
-    """The op that adds the product to something of its own size, if nothing else reads it."""
-    if len(readers) != 1 or not isinstance(readers[0], Pointwise) or op.out.size != readers[0].out.size:
-        return None
-    return readers[0] if op.out in sp.Add.make_args(readers[0].expr) else None
+def only_sum(op: Product, readers: Sequence[Op], terms: dict[Value, frozenset[sp.Expr]]) -> Pointwise | None:
+    """The op that adds the product to something of its own size, if nothing else reads it.
+
+    `terms` are those of sums, as far as they were asked for.
+    """
+    match readers:
+        case [Pointwise(out, expr) as reader] if op.out.size == out.size:
+            if out not in terms:
+                terms[out] = frozenset(sp.Add.make_args(expr))
+            return reader if op.out in terms[out] else None
+    return None
 
 
 def readers_of(graph: Graph) -> dict[Value, list[Op]]:
@@ -79,29 +86,35 @@ def merge(graph: Graph, groups: Iterable[Group]) -> Merged:
     Where `d_h = q_z + q_r + rest` the group `q_z, q_r` becomes one product of that sum, known as `q_z`; where
     there is no rest it writes `d_h` itself.
     """
-    ops: list[Op] = list(graph.ops)
     made: list[Group] = []
+    sums: dict[Value, list[Op]] = {}  # what takes the place of each sum
+    moved: set[Value] = set()
     for group in groups:
         if group.total is None:
             made.append(group)
-        else:
-            ops, summed = add_up(ops, group.products, group.total.out)
-            made.append(Group(summed))
-    return Merged(tuple(ops), tuple(made))
+            continue
+        total = group.total.out
+        *before, reader = sums.get(total, [group.total])
+        assert isinstance(reader, Pointwise), f"{total} is no sum any more"
+        products, ops = add_up(group.products, reader)
+        made.append(Group(products))
+        sums[total] = [*before, *ops]
+        kept = products[0].out
+        moved.update(op.out for op in group.products if op.out != kept)
+    kept_ops = (one for op in graph.ops if op.out not in moved for one in sums.get(op.out, [op]))
+    return Merged(tuple(kept_ops), tuple(made))
 
 
-def add_up(ops: list[Op], group: Sequence[Product], total: Value) -> tuple[list[Op], tuple[Product, ...]]:
-    """The ops with `group` as one product, right before the sum `total` or in its place."""
-    at = next(k for k, op in enumerate(ops) if op.out == total)
-    reader = ops[at]
-    assert isinstance(reader, Pointwise), f"{total} is no sum any more"
+def add_up(group: Sequence[Product], reader: Pointwise) -> tuple[tuple[Product, ...], list[Op]]:
+    """`group` as one product, and what comes in the place of the sum `reader`: all of it but the first, and
+    the rest of the sum; or where there is no rest, all of it.
+    """
     rest = reader.expr.xreplace({op.out: sp.S.Zero for op in group[1:]})
     if rest == group[0].out:
-        made = tuple(replace(op, out=total) for op in group)
-        return [*(op for op in ops[:at] if op not in group), *made, *ops[at + 1 :]], made
+        made = tuple(replace(op, out=reader.out) for op in group)
+        return made, [*made]
     made = tuple(replace(op, out=group[0].out) for op in group)
-    before = [op for op in ops[:at] if op not in group[1:]]
-    return [*before, *made[1:], Pointwise(total, rest), *ops[at + 1 :]], made
+    return made, [*made[1:], Pointwise(reader.out, rest)]
 
 
 def side_by_side(ops: Iterable[Op]) -> set[Value]:

@@ -52,8 +52,10 @@ def split(op: Pointwise, early: set[Value], builder: Builder, stacked: bool, arr
     """The sum `op` computes, with its terms over `early` values alone replaced by one value."""
     terms = ready(op, early)
     if not arrays:
-        terms = [term for term in terms if term not in constants(terms)]
-    rest = [term for term in op.expr.args if term not in terms]
+        still = set(constants(terms))
+        terms = [term for term in terms if term not in still]
+    early_terms = set(terms)
+    rest = [term for term in op.expr.args if term not in early_terms]
     if len(terms) > 1 or any(not isinstance(term, Value) for term in terms):
         stem = stem_of(op.out) if op.out.role == "argument" else str(op.out.name)
         terms = [hoisted(builder, terms, stem, stacked)]
@@ -67,7 +69,8 @@ def hoisted(builder: Builder, terms: Sequence[sp.Expr], stem: str, stacked: bool
     by side and are added to all gates at once.
     """
     static = constants(terms)
-    rest = [term for term in terms if term not in static]
+    same = set(static)
+    rest = [term for term in terms if term not in same]
     if rest and static and (stacked or not isinstance(static[0], Value)):
         total = sp.Add(*static)
         static = [builder.once(("bias", total), lambda: builder.pointwise(f"bias_{stem}", total))]

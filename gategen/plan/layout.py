@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, cast
 
 import sympy as sp
@@ -36,18 +37,22 @@ class Layout:
     def weight(self, matrix: Value) -> Weight:
         return self.weights[matrix.name]
 
+    @cached_property
+    def places(self) -> Mapping[tuple[str, str], tuple[int, int]]:
+        """For each field and member, by name: which field it is, and which member of that."""
+        return {
+            (field.name, member): (k, j)
+            for k, field in enumerate(self.fields)
+            for j, member in enumerate(field.members)
+        }
+
     def row(self, matrix: Value) -> tuple[int, int]:
         """Where a matrix stands: its field, then its place among the members."""
         return self.place(self.weight(matrix))
 
     def place(self, weight: Weight) -> tuple[int, int]:
-        return place(weight, self.fields)
-
-
-def place(weight: Weight, fields: Sequence[Field]) -> tuple[int, int]:
-    """Where a weight stands among all fields: its field, and the place of its first member in it."""
-    k = next(k for k, field in enumerate(fields) if field.name == weight.field)
-    return k, fields[k].members.index(weight.members[0])
+        """Where a weight stands among all fields: its field, and the place of its first member in it."""
+        return self.places[weight.field, weight.members[0]]
 
 
 def lay_out(cell: Cell, analysis: Analysis) -> Layout:
@@ -64,11 +69,12 @@ def laid_out(cell: Cell, analysis: Analysis, alike: bool) -> Layout:
     owner = {block: name for name, blocks in forward.blocks for block in blocks}
     given = [[p.name for p in a.members] for a in cell.arrays if a.stacked and len(a.shape) == 2]
     stacks = [*given, *stacked(cell, analysis.groups, owner, given, alike)]
+    early = meeting_input(forward, owner)
     order = gate_order(cell)
     own = [*order, *(v.name for v in forward.given)]
     fields: list[Field] = []
     weights: dict[str, Weight] = {}
-    for stack in sorted(stacks, key=lambda stack: not meets_input(stack, forward, owner)):
+    for stack in sorted(stacks, key=lambda stack: early.isdisjoint(stack)):
         members = stack if stack in given else sorted(stack, key=order.__getitem__)
         fields.append(matrix_field(cell, members, [f.name for f in fields], own))
         weights |= block_weights(fields[-1], forward)
@@ -90,7 +96,7 @@ def gate_order(cell: Cell) -> dict[str, int]:
         if not run.keys().isdisjoint(names):
             run, runs = {}, runs + 1
         run[eq.lhs] = type(eq.rhs)
-        kind = list(run.values()).index(type(eq.rhs))
+        kind = next(k for k, function in enumerate(run.values()) if function is type(eq.rhs))
         for symbol in names:
             if isinstance(symbol, lang.Parameter):
                 keys.setdefault(symbol.name, (runs, kind, len(keys)))
@@ -146,7 +152,7 @@ def stacked(
 ) -> list[list[str]]:
     """The other matrices in stacks, largest groups first, each of one width and all trained or none."""
     trainable = {p.name: p.trainable for p in cell.parameters}
-    every = [p.name for p in cell.parameters if isinstance(p, lang.Matrix)]
+    every = {p.name: k for k, p in enumerate(cell.parameters) if isinstance(p, lang.Matrix)}
     taken = {name for stack in given for name in stack}
     stacks: list[list[str]] = []
     for group in sorted(groups, key=lambda group: len(group.products), reverse=True):
@@ -158,14 +164,15 @@ def stacked(
                 taken.add(name)
         stacks += by_columns.values()
     stacks += [[name] for name in every if name not in taken]
-    return sorted(stacks, key=lambda stack: min(every.index(name) for name in stack))
+    return sorted(stacks, key=lambda stack: min(map(every.__getitem__, stack)))
 
 
-def meets_input(stack: Sequence[str], graph: Graph, owner: Mapping[Value, str]) -> bool:
-    return any(
-        isinstance(op, Product) and parameter_of(op.matrix, owner) in stack and op.operand in graph.inputs
-        for op in graph.ops
-    )
+def meeting_input(graph: Graph, owner: Mapping[Value, str]) -> set[str]:
+    """The matrices that meet an input."""
+    inputs = {*graph.inputs}
+    return {
+        parameter_of(op.matrix, owner) for op in graph.ops if isinstance(op, Product) and op.operand in inputs
+    }
 
 
 def matrix_field(cell: Cell, members: Sequence[str], taken: Sequence[str], own: Sequence[str]) -> Field:

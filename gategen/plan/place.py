@@ -14,7 +14,7 @@ import sympy as sp
 
 from gategen.graph import BEFORE, LOOP, BatchSum, Outer, Pointwise, Reduce, Value, fresh, length
 from gategen.plan.chains import ROW, TIME, Chains, in_place, needs
-from gategen.plan.data import Buffer, Given, InBuffer, InGradient, Slot, offset_rank
+from gategen.plan.data import Buffer, Given, InBuffer, InGradient, Slot
 from gategen.plan.layout import Layout
 from gategen.plan.stages import Draft, alike
 from gategen.spec.language import Size
@@ -93,15 +93,14 @@ def place_carry(
     """
     memory.add(name, "carry", [current])
     memory.slots[following] = memory.slots[current]
-    end = next(k for k, op in enumerate(draft.ops) if op.out == following)
-    readers = [k for k, op in enumerate(draft.ops) if current in op.reads]
+    end, readers = draft.at[following], draft.readers.get(current, ())
     assert all(k <= end for k in readers), f"{current} is read after {following} replaced it"
     if len(readers) != 1 or readers[0] == end:
         return
     heir = draft.ops[readers[0]]
     if heir.out in {carry.next for carry in draft.graph.states}:
         return  # it has the memory of its own state
-    last = max((k for k, op in enumerate(draft.ops) if heir.out in op.reads), default=end)
+    last = max(draft.readers.get(heir.out, ()), default=end)
     if last == end and not isinstance(draft.ops[end], Pointwise):
         return  # a product must not overwrite its own operand
     if isinstance(heir, Pointwise) and alike(heir.out, current) and need[heir.out] < TIME and last <= end:
@@ -214,7 +213,7 @@ def sum_stacks(draft: Draft, layout: Layout, chains: Chains) -> list[list[Value]
     for name, value in draft.graph.sums:
         if value in sums and name in layout.slots:
             slot = layout.slots[name]
-            fields[slot.home.name].append((offset_rank(slot.start), sums[value]))
+            fields[slot.home.name].append((slot.rank, sums[value]))
     return [
         *stacks,
         *([root for _, root in sorted(rows, key=lambda row: row[0])] for rows in fields.values()),
@@ -228,20 +227,24 @@ def merged(stacks: Iterable[list[Value]]) -> list[list[Value]]:
     what precedes them goes before them and the rest behind.
     """
     made: list[list[Value]] = []
+    homes: dict[Value, int] = {}  # the first of these that has the value
     for stack in stacks:
-        home = next((other for other in made if not set(other).isdisjoint(stack)), None)
-        if home is None:
-            made.append(list(stack))
-            continue
-        shared = [v for v in home if v in stack]
-        new = [v for v in stack if v not in home]
-        early = [v for v in new if stack.index(v) < stack.index(shared[0])]
+        k = min((homes[v] for v in stack if v in homes), default=len(made))
+        if k == len(made):
+            made.append([])
+        home, at = made[k], {v: j for j, v in reversed([*enumerate(stack)])}
+        inside = {*home}
+        shared = [v for v in home if v in at]
+        new = [v for v in stack if v not in inside]
         if shared == home:
-            home[:] = [*early, *home, *(v for v in new if v not in early)]
+            early = [v for v in new if shared and at[v] < at[shared[0]]]
+            home[:] = [*early, *home, *(v for v in new if not shared or at[v] > at[shared[0]])]
         elif home[: len(shared)] == shared:
             home[:0] = new
         else:
             home += new
+        for v in new:
+            homes.setdefault(v, k)
     return made
 
 
@@ -277,13 +280,14 @@ def reader_place(value: Value, draft: Draft, memory: Memory) -> tuple[int, str]:
     seen: set[Value] = set()
     front = [value]
     while front:
-        readers = [op.out for op in draft.ops for v in front if v in op.reads and op.out not in seen]
+        found = sorted({k for v in front for k in draft.readers.get(v, ())})
+        readers = [out for out in (draft.ops[k].out for k in found) if out not in seen]
         for reader in readers:
             slot = memory.slots.get(reader)
             if slot is not None and not reader.static:
                 homes = [InBuffer(buffer.name) for buffer in memory.buffers]
                 at = homes.index(slot.home) if slot.home in homes else 0
-                return at * 1000 + offset_rank(slot.start), value.name
+                return at * 1000 + slot.rank, value.name
         seen.update(readers)
         front = readers
     return 0, value.name

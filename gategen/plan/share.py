@@ -46,7 +46,16 @@ def repeated_parts(ops: Sequence[Pointwise]) -> set[sp.Expr]:
     """What stands inside several ops (or twice in one) and inside no larger such part."""
     counts = Counter(part for op in ops for part in parts(op.expr) if part != op.expr)
     often = [part for part, count in counts.items() if count > 1]
-    return {part for part in often if not any(other != part and other.has(part) for other in often)}
+    holding: dict[Value, list[sp.Expr]] = {}
+    for part in often:
+        for value in values_in(part):
+            holding.setdefault(value, []).append(part)
+
+    def inside(part: sp.Expr) -> bool:
+        others = min((holding[value] for value in values_in(part)), key=len)
+        return any(other != part and other.has(part) for other in others)
+
+    return {part for part in often if not inside(part)}
 
 
 def parts(expr: sp.Expr) -> list[sp.Expr]:

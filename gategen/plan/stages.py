@@ -59,6 +59,20 @@ class Draft:
             for op in stage_ops(stage)
         }
 
+    @cached_property
+    def at(self) -> Mapping[Value, int]:
+        """The place of the op that makes each value, among `ops`; of several, the first one."""
+        return {op.out: k for k, op in reversed([*enumerate(self.ops)])}
+
+    @cached_property
+    def readers(self) -> Mapping[Value, Sequence[int]]:
+        """The places of the ops that read each value."""
+        found: dict[Value, list[int]] = {}
+        for k, op in enumerate(self.ops):
+            for read in dict.fromkeys(op.reads):
+                found.setdefault(read, []).append(k)
+        return found
+
     def level(self, value: Value) -> str:
         return self.home[value][0]
 
@@ -117,10 +131,13 @@ def cut(ops: Sequence[Op], graph: Graph, groups: Iterable[Group]) -> tuple[Step,
     depth = earliest(ops, group_of)
     if graph.backwards:
         postpone(ops, depth)
+    by_depth: dict[int, list[Op]] = {}
+    for op in ops:
+        by_depth.setdefault(depth[op.out], []).append(op)
     stages: list[Step] = []
-    for d in sorted(set(depth.values())):
-        here = [op for op in ops if depth[op.out] == d]
-        stages += dict.fromkeys(group_of[op.out] for op in here if isinstance(op, Product))
+    for _, here in sorted(by_depth.items()):
+        found = (group_of[op.out] for op in here if isinstance(op, Product))
+        stages += {group.first.out: group for group in found}.values()
         stages += [op for op in here if isinstance(op, (Reduce, Outer, BatchSum))]
         stages += kernels([op for op in here if isinstance(op, Pointwise)])
     return tuple(stages)

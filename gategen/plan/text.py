@@ -22,7 +22,7 @@ from gategen.plan.data import (
     Stage,
     Sum,
     Weight,
-    offset_rank,
+    members_between,
 )
 
 
@@ -104,8 +104,7 @@ def places(values: Sequence[Value], schedule: Schedule) -> str:
     if buffer is None or len(buffer.members) == 1 or slots[-1].stop - slots[0].start == buffer.width:
         name = f"d_{home.name}" if isinstance(home, InGradient) else home.name
         return name + ("'" if slots[0].shift else "")
-    low, high = offset_rank(slots[0].start), offset_rank(slots[-1].stop)
-    inside = [m for m, at in zip(buffer.members, buffer.starts, strict=True) if low <= offset_rank(at) < high]
+    inside = members_between(buffer, slots[0].start, slots[-1].stop)
     return f"{buffer.name}[{' '.join(inside)}]"
 
 

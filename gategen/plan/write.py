@@ -24,7 +24,6 @@ from gategen.plan.data import (
     Stage,
     Sum,
     Weight,
-    offset_rank,
 )
 from gategen.plan.groups import Group
 from gategen.plan.layout import Layout
@@ -48,32 +47,32 @@ def parted(
 
     What reads memory that an earlier stage gives to another value cannot wait.
     """
-    early: list[Stage] = []
+    early: list[Stage] = []  # the last one first
     ahead: list[Stage] = []
     needed: set[Value] = set()
     taken: set[Slot | None] = set()  # by what is done at once, behind the op at hand
     for stage in reversed(stages):
         if not isinstance(stage, Kernel) or stage.static:
-            early.insert(0, stage)
+            early.append(stage)
             needed.update(stage.reads)
             taken.update(slots[v] for v in stage.writes if v in slots)
             continue
-        now: list[Pointwise] = []
         for op in reversed(stage.ops):
             if op.out in needed or not taken.isdisjoint(slots.get(v) for v in op.reads):
-                now.insert(0, op)
-                needed.update(op.reads)
+                needed.update((op.out, *op.reads))
                 taken.update([slots[op.out]] if op.out in slots else ())
-        later = tuple(op for op in stage.ops if op not in now)
-        if any(v in op.reads and v not in slots for op in later for v in (other.out for other in now)):
-            now, later = list(stage.ops), ()  # what both need has no memory between them
+        now = tuple(op for op in stage.ops if op.out in needed)
+        later = tuple(op for op in stage.ops if op.out not in needed)
+        passing = {op.out for op in now if op.out not in slots}
+        if any(not passing.isdisjoint(op.reads) for op in later):
+            now, later = stage.ops, ()  # what both need has no memory between them
             needed.update(stage.reads)
             taken.update(slots[op.out] for op in now if op.out in slots)
         if now:
-            early.insert(0, replace(stage, ops=tuple(now)))
+            early.append(replace(stage, ops=now))
         if later:
-            ahead.insert(0, replace(stage, ops=later))
-    return tuple(early), tuple(ahead)
+            ahead.append(replace(stage, ops=later))
+    return tuple(reversed(early)), tuple(reversed(ahead))
 
 
 class Writer:
@@ -83,7 +82,8 @@ class Writer:
         self.draft = draft
         self.layout = layout
         self.slots = slots
-        self.written: list[Weight] = []  # rows of gradients that an outer product went to already
+        # Members of each field (of its columns) whose gradient an outer product went to already.
+        self.written: dict[object, set[str]] = defaultdict(set)
 
     def stages(self, steps: Iterable[Step]) -> Iterator[Stage]:
         """The steps of one level, with outer products and sums that follow each other collected."""
@@ -181,8 +181,9 @@ class Writer:
             else:
                 made.append((weight, [op]))
         for weight, ops in made:
-            add = any(overlap(weight, other) for other in self.written)
-            self.written.append(weight)
+            written = self.written[weight.field, weight.columns]
+            add = not written.isdisjoint(weight.members)
+            written.update(weight.members)
             yield OuterSum(weight, tuple(op.left for op in ops), (ops[0].right,), add)
 
     def meets(self, a: Outer, b: Outer) -> bool:
@@ -229,7 +230,7 @@ class Writer:
 
 def order(slot: Slot) -> tuple[str, str, int]:
     """The place of a slot among all: array by array."""
-    return type(slot.home).__name__, slot.home.name, offset_rank(slot.start)
+    return type(slot.home).__name__, slot.home.name, slot.rank
 
 
 def below(a: Weight, b: Weight) -> bool:
@@ -248,7 +249,3 @@ def stretches(weights: Sequence[Weight]) -> tuple[Weight, ...]:
 def joined(weights: Sequence[Weight]) -> Weight:
     first, last = weights[0], weights[-1]
     return replace(first, stop=last.stop, members=tuple(m for w in weights for m in w.members))
-
-
-def overlap(a: Weight, b: Weight) -> bool:
-    return a.field == b.field and a.columns == b.columns and not set(a.members).isdisjoint(b.members)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from gategen.callables import method_of
 from gategen.errors import SpecError, Where
 from gategen.spec import language as lang
 from gategen.spec.checks import (
@@ -280,6 +281,14 @@ class Cell:
 
     def __repr__(self) -> str:
         return f"<Cell {self.name}: {'; '.join(self.text())}>"
+
+    adjoint = method_of(
+        "show.notebook",
+        "Adjoint",
+        "The derivative: the steps back as graphs, which `print` and notebooks show.",
+    )
+    _repr_latex_ = method_of("show.notebook", "cell_latex")
+    _repr_html_ = method_of("show.notebook", "cell_html")
 
     def _symbols(self, kind: type) -> list[Any]:
         found: dict[str, Any] = {}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from textwrap import dedent
 from typing import Any, cast
 
@@ -40,6 +40,17 @@ def _erf(a: Any) -> Any:
     if not np.iscomplexobj(a):
         return real
     return real + 2j / np.sqrt(np.pi) * np.exp(-(np.real(a) ** 2)) * np.imag(a)
+
+
+def _onnx_log1p(op: Callable[..., str], v: str) -> str:
+    """log(u)*(v/(u - 1)) with u = 1 + v, in which the error of u cancels; v where u is 1."""
+    u = op("Add", v, 1.0)
+    return op("Where", op("Equal", u, 1.0), v, op("Mul", op("Log", u), op("Div", v, op("Sub", u, 1.0))))
+
+
+def _onnx_softplus(op: Callable[..., str], v: str) -> str:
+    """max(v, 0) + log1p(exp(-abs(v))); onnxruntime has its Softplus in float32 alone."""
+    return op("Add", op("Max", v, 0.0), _onnx_log1p(op, op("Exp", op("Neg", op("Abs", v)))))
 
 
 _ERF = '''
@@ -130,6 +141,7 @@ TABLE: tuple[Row, ...] = (
         ''',
         ),
         cuda=helper("__device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }"),
+        onnx="Sigmoid",
         latex=r"\sigma",
         parity="opposite",
     ),
@@ -139,6 +151,7 @@ TABLE: tuple[Row, ...] = (
         evaluate=np.tanh,
         numpy=Call("np.tanh"),
         cuda=Call("tanh"),
+        onnx="Tanh",
         latex=r"\tanh",
         parity="odd",
     ),
@@ -166,6 +179,7 @@ TABLE: tuple[Row, ...] = (
         cuda=helper("""
             __device__ inline real softplus(real a) { return (a > 0 ? a : real(0)) + log1p(exp(-fabs(a))); }
         """),
+        onnx=_onnx_softplus,
     ),
     Row(
         "relu(v)",
@@ -178,6 +192,7 @@ TABLE: tuple[Row, ...] = (
         evaluate=lambda a: np.where(a.real > 0, a, 0),
         numpy=Call("np.maximum", more=("0",)),
         cuda=helper("__device__ inline real relu(real a) { return a < 0 ? real(0) : a; }"),
+        onnx="Relu",
     ),
     Row(
         "step(v)",
@@ -185,6 +200,7 @@ TABLE: tuple[Row, ...] = (
         evaluate=lambda a: np.where(a.real > 0, 1.0, 0.0),
         numpy=Call("np.greater", more=("0",)),
         cuda=helper("__device__ inline real step(real a) { return a > 0 ? real(1) : real(0); }"),
+        onnx=lambda op, v: op("Where", op("Greater", v, 0.0), 1.0, 0.0),
         public=False,
     ),
     Row(
@@ -193,6 +209,7 @@ TABLE: tuple[Row, ...] = (
         evaluate=np.exp,
         numpy=Call("np.exp"),
         cuda=Call("exp"),
+        onnx="Exp",
         latex=r"\exp",
         finite=False,
     ),
@@ -202,6 +219,7 @@ TABLE: tuple[Row, ...] = (
         evaluate=np.log,
         numpy=Call("np.log"),
         cuda=Call("log"),
+        onnx="Log",
         latex=r"\log",
         finite=False,
     ),
@@ -213,6 +231,7 @@ TABLE: tuple[Row, ...] = (
         evaluate=np.log1p,
         numpy=Call("np.log1p"),
         cuda=Call("log1p"),
+        onnx=_onnx_log1p,
         finite=False,
     ),
     Row(
@@ -221,6 +240,7 @@ TABLE: tuple[Row, ...] = (
         evaluate=np.expm1,
         numpy=Call("np.expm1"),
         cuda=Call("expm1"),
+        onnx=lambda op, v: op("Mul", op("Tanh", op("Mul", v, 0.5)), op("Add", op("Exp", v), 1.0)),
         finite=False,
         public=False,
     ),
@@ -230,6 +250,7 @@ TABLE: tuple[Row, ...] = (
         evaluate=np.sin,
         numpy=Call("np.sin"),
         cuda=Call("sin"),
+        onnx="Sin",
         latex=r"\sin",
         parity="odd",
     ),
@@ -239,6 +260,7 @@ TABLE: tuple[Row, ...] = (
         evaluate=np.cos,
         numpy=Call("np.cos"),
         cuda=Call("cos"),
+        onnx="Cos",
         latex=r"\cos",
         parity="even",
     ),
@@ -253,6 +275,7 @@ TABLE: tuple[Row, ...] = (
                 np.multiply(a, np.where(np.real(a) < 0, -1, 1), out=out)
         '''),
         cuda=Call("fabs"),
+        onnx="Abs",
         parity="even",
     ),
     Row(
@@ -267,6 +290,7 @@ TABLE: tuple[Row, ...] = (
         cuda=helper("""
             __device__ inline real sign(real a) { return a > 0 ? real(1) : a < 0 ? real(-1) : real(0); }
         """),
+        onnx="Sign",
         parity="odd",
     ),
     Row(
@@ -296,6 +320,7 @@ TABLE: tuple[Row, ...] = (
                 np.subtract(a, b * np.floor(np.real(a) / np.real(b)), out=out)
         '''),
         cuda=helper("__device__ inline real modulo(real a, real b) { return a - b * floor(a / b); }"),
+        onnx=lambda op, a, b: op("Sub", a, op("Mul", b, op("Floor", op("Div", a, b)))),
         finite=False,
     ),
     Row(
@@ -310,6 +335,7 @@ TABLE: tuple[Row, ...] = (
         evaluate=lambda a, b: np.where(np.real(a) >= np.real(b), a, b),
         numpy=Call("np.maximum"),
         cuda=helper("__device__ inline real larger(real a, real b) { return a >= b ? a : b; }"),
+        onnx="Max",
         latex=r"\max",
         symmetric=True,
     ),
@@ -325,6 +351,7 @@ TABLE: tuple[Row, ...] = (
         evaluate=lambda a, b: np.where(np.real(a) <= np.real(b), a, b),
         numpy=Call("np.minimum"),
         cuda=helper("__device__ inline real smaller(real a, real b) { return a <= b ? a : b; }"),
+        onnx="Min",
         latex=r"\min",
         symmetric=True,
     ),
@@ -337,6 +364,7 @@ TABLE: tuple[Row, ...] = (
                 """The value of a, without what a complex step added to it."""
                 out[...] = np.real(a)
         '''),
+        onnx="Identity",
     ),
     Row(
         "where(condition, a, b)",
@@ -347,6 +375,7 @@ TABLE: tuple[Row, ...] = (
                 """a where the condition holds, else b."""
                 out[...] = np.where(condition, a, b)
         '''),
+        onnx="Where",
     ),
     Row(
         "erf(v)",
@@ -354,6 +383,7 @@ TABLE: tuple[Row, ...] = (
         evaluate=_erf,
         numpy=helper(_ERF),
         cuda=Call("erf"),
+        onnx="Erf",
         parity="odd",
         public=False,
     ),

@@ -27,22 +27,28 @@ from gategen.spec.cell import Cell
 from gategen.spec.quoting import warn
 from gategen.spec.recipes import RECIPES
 
-Target = str | os.PathLike[str] | Cell  # a built-in cell by name, a spec file by path, a cell itself
+Target = str | os.PathLike[str] | Cell  # a built-in cell by name, a spec file by path, a text, a cell itself
 
 _ENDINGS = (".py", ".gate")
+_IS_TEXT = re.compile(r"\n|\w' *=")
 _MODULE = "_gategen_spec"  # under which a spec file runs, and which `sys.modules` then forgets
 
 
 def load(target: Target) -> tuple[Cell, ...]:
     """The built-in cell of that name, or every cell of the spec file at that path, in order of definition.
 
-    A cell is itself. Raises `SpecError`, or TypeError for what is none of these.
+    A str with the equation of a state, such as `h' = ...`, or of several lines is itself the text of a .gate
+    file; its cell is called `cell` where it gives no name. A cell is itself. Raises `SpecError`, or TypeError
+    for what is none of these.
     """
     if isinstance(target, Cell):
         return (target,)
     if not isinstance(target, (str, os.PathLike)):
         given = type(target).__name__
         raise TypeError(f"a cell is a Cell, the name of a built-in one, or the path of a file, not {given}")
+    if isinstance(target, str) and _IS_TEXT.search(target):
+        spec = text.read(target)
+        return (Cell.from_text(spec, spec.name or "cell"),)
     path = os.fspath(target)
     if isinstance(target, os.PathLike) or _looks_like_path(path):
         return _from_file(path)

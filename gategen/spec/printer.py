@@ -205,7 +205,9 @@ class Printer:
     def factor_key(self, factor: sp.Expr) -> tuple[int, int, str]:
         if factor.is_number:
             return 0, 0, ""
-        inner = sp.S.One - factor if isinstance(factor, sp.Add) else factor
+        inner = factor
+        if isinstance(factor, sp.Add) and any(term.is_Number for term in factor.args):
+            inner = sp.S.One - factor
         if isinstance(inner, sp.Pow):
             inner = inner.base
         if not isinstance(inner, sp.Symbol):

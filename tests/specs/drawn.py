@@ -1,6 +1,6 @@
 """The smallest forms of cells that were once wrong: random ones (`tests/hunt.py`), and what readers found."""
 
-from sympy import Min, pi
+from sympy import Min, Rational, pi
 
 from gategen import (
     Cell,
@@ -237,3 +237,13 @@ starting = Cell("starting", Eq(f.next, tanh(W_x @ x + U_h @ f)), Eq(e.next, e * 
 
 # Only an input tells a size, and nothing else is read of it.
 told = Cell("told", Eq(h.next, h / 2 + mean(x)), Eq(z, h.next * m))
+
+# A single value that is computed ahead lies in no stack with wider ones.
+b_one, part = vectors("b_one", size=1), gates("part")
+W_part = matrices("W_part", shape=("hidden", "hidden"))
+quotient = Cell(
+    "quotient",
+    Eq(h.next, h + mean(x)),
+    Eq(part, W_part @ (b_one * h / (b_one**2 + Rational(1, 1000)))),
+    output=(part,),
+)

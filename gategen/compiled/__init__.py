@@ -1,0 +1,50 @@
+"""`compile`: the module of a cell without a file of the user's own, as `build` would have written it.
+
+The files lie in gategen's cache, under names that tell what is in them. This package looks for its modules
+there, so that a traceback quotes their lines, `inspect` finds their source, and `pickle` a net of theirs.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from importlib import import_module, invalidate_caches
+from pathlib import Path
+from types import ModuleType
+
+from gategen.build import generate, read, write_files
+from gategen.files import cache_folder
+from gategen.spec.cell import Cell
+from gategen.spec.load import Target, load_one
+
+_FOLDER = cache_folder() / "modules"
+__path__ = [*__path__, str(_FOLDER)]
+
+_made: dict[tuple[Cell, str], ModuleType] = {}
+
+
+def compile(cell: Target, backend: str = "numpy") -> ModuleType:
+    """The generated module of a cell for one backend, imported.
+
+    cell: a `Cell`, the name of a built-in one, the path of a file that holds one, or the text of a .gate
+        file.
+    backend: what `build` takes.
+
+    A module of the same text is the same object. Its `__file__` is in gategen's cache, a folder that the
+    variable GATEGEN_CACHE names. Raises `SpecError` where the cell is wrong, `GategenError` where the cache
+    cannot be written, and ImportError where the module needs a package that is not there: CuPy.
+    """
+    key = load_one(cell), backend
+    if key not in _made:
+        _made[key] = _imported(generate(*key))
+    return _made[key]
+
+
+def _imported(files: dict[str, str]) -> ModuleType:
+    """The module among the files, each of which bears the digest of all in its name."""
+    digest = sha256("\0".join(files.values()).encode()).hexdigest()[:16]
+    paths = {_FOLDER / f"{Path(name).stem}_{digest}{Path(name).suffix}": text for name, text in files.items()}
+    write_files(
+        {path: data for path, text in paths.items() if read(path) != (data := text.encode())}, _FOLDER
+    )
+    invalidate_caches()
+    return import_module(f"{__name__}.{next(path.stem for path in paths if path.suffix == '.py')}")

@@ -1,0 +1,337 @@
+"""A run and its gradient as operators of PyTorch, `gategen::run` and `gategen::pull`, which graphs can hold.
+
+`torch.compile`, `torch.export`, `vmap` and fake tensors need them. An operator takes tensors and plain values
+alone, so it names its binding by key; and it says the shapes of its results before it runs, so those of the
+tape are found out by tiny runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import _disable_current_modes
+
+from gategen.torch.binding import Binding, Call, Gradients, Ran, bound
+
+Tensor = Any
+
+_RUN = (
+    "(str key, Tensor[] tensors, Tensor[] inputs, Tensor[] initial, Tensor? lengths, Tensor[] buffers, "
+    "bool training, bool tape) -> Tensor[]"
+)
+_PULL = (
+    "(str key, Tensor[] tensors, Tensor[] inputs, Tensor[] initial, Tensor? lengths, Tensor[] buffers, "
+    "bool training, Tensor[] tape, Tensor[] d_outputs, Tensor[] d_final) -> Tensor[]"
+)
+_PUSH = (
+    "(str key, Tensor[] tensors, Tensor[] inputs, Tensor[] initial, Tensor? lengths, Tensor[] buffers, "
+    "bool training, Tensor[] tape, Tensor[] d_outputs, Tensor[] d_final, Tensor[] moved) -> Tensor[]"
+)
+
+
+def run(binding: Binding, call: Call) -> tuple[Tensor, ...]:
+    """As in `function.py`: the outputs and the final states. Buffers change in place."""
+    flat = (*call.tensors, *call.inputs, *call.initial)
+    tape = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in flat)
+    given = list(map(list, call[:3])), call.lengths, list(call.buffers)
+    found = run_op(binding.key, *given[0], *given[1:], call.training, tape)
+    count = len(binding.module.OUTPUTS) + len(binding.module.STATES)
+    update(call, found[count:])
+    return tuple(found[:count])
+
+
+def update(call: Call, found: Sequence[Tensor]) -> None:
+    """Write the new running statistics, the first of what is found, over the old ones."""
+    if call.training:
+        for buffer, new in zip(call.buffers, found, strict=False):
+            buffer.copy_(new.detach())
+
+
+@torch.library.custom_op("gategen::run", mutates_args=(), schema=_RUN)
+def run_op(
+    key: str,
+    tensors: list[Tensor],
+    inputs: list[Tensor],
+    initial: list[Tensor],
+    lengths: Tensor | None,
+    buffers: list[Tensor],
+    training: bool,
+    tape: bool,
+) -> list[Tensor]:
+    """Outputs, final states, new buffers, and what the tape leaves."""
+    updated = [buffer.clone() for buffer in buffers]
+    ran = bound(key).run(Call(tensors, inputs, initial, lengths, updated, training, {}), tape)
+    return [*map(_own, ran.outputs), *map(_own, ran.final), *updated, *map(_own, ran.tape)]
+
+
+@torch.library.custom_op("gategen::pull", mutates_args=(), schema=_PULL)
+def pull_op(
+    key: str,
+    tensors: list[Tensor],
+    inputs: list[Tensor],
+    initial: list[Tensor],
+    lengths: Tensor | None,
+    buffers: list[Tensor],
+    training: bool,
+    tape: list[Tensor],
+    d_outputs: list[Tensor],
+    d_final: list[Tensor],
+) -> list[Tensor]:
+    """The gradients of the tensors, the inputs and the initial states."""
+    binding, call = bound(key), Call(tensors, inputs, initial, lengths, buffers, training, {})
+    found = binding.pull(call, tape, _form(binding, call), d_outputs, d_final)
+    return [*map(_own, found.tensors), *map(_own, found.inputs), *map(_own, found.initial)]
+
+
+@torch.library.custom_op("gategen::push", mutates_args=(), schema=_PUSH)
+def push_op(
+    key: str,
+    tensors: list[Tensor],
+    inputs: list[Tensor],
+    initial: list[Tensor],
+    lengths: Tensor | None,
+    buffers: list[Tensor],
+    training: bool,
+    tape: list[Tensor],
+    d_outputs: list[Tensor],
+    d_final: list[Tensor],
+    moved: list[Tensor],
+) -> list[Tensor]:
+    """How a run moves where tensors, inputs and initial states do: its outputs and final states, and then the
+    gradients of the tensors, the inputs and the initial states, where `d_outputs` and `d_final` are given.
+    """
+    binding, call = bound(key), Call(tensors, inputs, initial, lengths, buffers, training, {})
+    given, states = len(tensors), len(tensors) + len(inputs)
+    direction = Gradients(moved[:given], moved[given:states], moved[states:])
+    pulled = (d_outputs, d_final) if d_final else None
+    found = binding.push(call, tape, _form(binding, call), direction, pulled)
+    gradients = [] if found.gradients is None else [tensor for part in found.gradients for tensor in part]
+    return [*map(_own, found.outputs), *map(_own, found.final), *map(_own, gradients)]
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """Contiguous and on memory of its own, as the results of an operator are."""
+    if tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.nbytes:
+        return tensor
+    return tensor.clone(memory_format=torch.contiguous_format)
+
+
+# ------------------------------------------------------------------------------------------ shapes
+
+
+@run_op.register_fake
+def _(
+    key: str, tensors: Any, inputs: Any, initial: Any, lengths: Any, buffers: Any, training: bool, tape: bool
+) -> list[Tensor]:
+    binding, call = bound(key), Call(tensors, inputs, initial, lengths, buffers, training, {})
+    steps, batch = inputs[0].shape[:2]
+    outputs, final, kept = _shapes(binding, call, tape)
+    empty = inputs[0].new_empty
+
+    def like(found: Sequence[Any]) -> list[Tensor]:
+        return [empty([a + b * steps + c * batch for a, b, c in dims], dtype=dtype) for dims, dtype in found]
+
+    return [*like(outputs), *like(final), *map(torch.empty_like, buffers), *like(kept)]
+
+
+@pull_op.register_fake
+def _(
+    key: str,
+    tensors: Any,
+    inputs: Any,
+    initial: Any,
+    lengths: Any,
+    buffers: Any,
+    training: bool,
+    tape: Any,
+    d_outputs: Any,
+    d_final: Any,
+) -> list[Tensor]:
+    return [torch.empty_like(t, memory_format=torch.contiguous_format) for t in (*tensors, *inputs, *initial)]
+
+
+@push_op.register_fake
+def _(
+    key: str,
+    tensors: Any,
+    inputs: Any,
+    initial: Any,
+    lengths: Any,
+    buffers: Any,
+    training: bool,
+    tape: Any,
+    d_outputs: Any,
+    d_final: Any,
+    moved: Any,
+) -> list[Tensor]:
+    ends: Any = (*d_outputs, *d_final)
+    if not ends:
+        call = Call(tensors, inputs, initial, lengths, buffers, training, {})
+        steps, batch = inputs[0].shape[:2]
+        outputs, final, _ = _shapes(bound(key), call, True)
+        return [
+            inputs[0].new_empty([a + b * steps + c * batch for a, b, c in d]) for d, _ in (*outputs, *final)
+        ]
+    whole = torch.contiguous_format
+    return [torch.empty_like(t, memory_format=whole) for t in (*ends, *tensors, *inputs, *initial)]
+
+
+def _facts(binding: Binding, call: Call) -> tuple[Any, ...]:
+    """What the shapes of a run depend on, beside T and B."""
+    steps = call.inputs[0].shape[0]
+    return (
+        binding,
+        tuple(tuple(map(int, tensor.shape)) for tensor in call.tensors),
+        tuple((tensor.ndim, int(tensor.shape[-1])) for tensor in call.inputs),
+        tuple(int(tensor.shape[-1]) for tensor in call.initial),
+        call.lengths is not None,
+        tuple(int(buffer.shape[0]) for buffer in call.buffers),
+        call.training,
+        call.inputs[0].dtype,
+        call.inputs[0].device.type,
+        isinstance(steps, int) and steps == 0,
+    )
+
+
+def _form(binding: Binding, call: Call) -> Any:
+    return _tried(*_facts(binding, call), True)[1]
+
+
+def _shapes(binding: Binding, call: Call, tape: bool) -> Any:
+    """Of outputs, final states and tape: each dimension as a, b and c in a + b * T + c * B, and the dtype."""
+    return _tried(*_facts(binding, call), tape)[0]
+
+
+@lru_cache(maxsize=1024)
+def _tried(
+    binding: Binding,
+    tensors: Any,
+    inputs: Any,
+    initial: Any,
+    lengths: bool,
+    buffers: Any,
+    training: bool,
+    dtype: Any,
+    device: str,
+    empty: bool,
+    tape: bool,
+) -> tuple[Any, Any]:
+    """Shapes and form, from runs of two or three steps and sequences, which tell the share of each."""
+
+    def ran(steps: int, batch: int) -> Ran:
+        def ones(*shape: int) -> Tensor:
+            return torch.ones(shape, dtype=dtype, device=device)
+
+        call = Call(
+            [ones(*shape) for shape in tensors],
+            [ones(*((steps, batch) if ndim == 3 else (batch,)), size) for ndim, size in inputs],
+            [ones(batch, size) for size in initial],
+            torch.full((batch,), steps) if lengths else None,
+            [ones(size) for size in buffers],
+            training,
+            {},
+        )
+        return binding.run(call, tape)
+
+    with _disable_current_modes(), torch.no_grad():  # on real tensors, whatever is traced
+        T, B = (0, 2) if empty else (2, 2)
+        base, longer, wider = ran(T, B), ran(T if empty else T + 1, B), ran(T, B + 1)
+    shapes = []
+    for kind in ("outputs", "final", "tape"):
+        found = []
+        for of in zip(*(getattr(one, kind) for one in (base, longer, wider)), strict=True):
+            dims = []
+            for d, e, f in zip(*(tensor.shape for tensor in of), strict=True):
+                b, c = e - d, f - d
+                dims.append((d - b * T - c * B, b, c))
+            found.append((tuple(dims), of[0].dtype))
+        shapes.append(tuple(found))
+    return tuple(shapes), base.form
+
+
+# ------------------------------------------------------------------------------------------ autograd
+
+
+def _set_up(ctx: Any, inputs: Any, output: Any) -> None:
+    key, tensors, given, initial, lengths, buffers, training, _ = inputs
+    module = bound(key).module
+    ctx.outputs, ctx.states = len(module.OUTPUTS), len(module.STATES)
+    ends, rest = output[: ctx.outputs + ctx.states], output[ctx.outputs + ctx.states :]
+    buffers, kept = rest[: len(buffers)], rest[len(buffers) :]  # the old statistics change in place
+    ctx.save_for_backward(
+        *tensors, *given, *initial, *buffers, *kept, *([] if lengths is None else [lengths])
+    )
+    ctx.counts = len(tensors), len(given), len(initial), len(buffers), len(kept), int(lengths is not None)
+    ctx.of = key, training
+    ctx.ends = [(end.shape, end.dtype, end.device) for end in ends]
+    ctx.set_materialize_grads(False)
+
+
+def _back(ctx: Any, gradients: Any) -> tuple[Any, ...]:
+    saved, parts = list(ctx.saved_tensors), []
+    for count in ctx.counts:
+        parts.append(saved[:count])
+        saved = saved[count:]
+    tensors, inputs, initial, buffers, kept, lengths = parts
+    known = [
+        torch.zeros(shape, dtype=dtype, device=device) if d is None else d
+        for d, (shape, dtype, device) in zip(gradients, ctx.ends, strict=False)
+    ]
+    key, training = ctx.of
+    found = pull_op(
+        key,
+        tensors,
+        inputs,
+        initial,
+        lengths[0] if lengths else None,
+        buffers,
+        training,
+        kept,
+        known[: ctx.outputs],
+        known[ctx.outputs :],
+    )
+    at, then = len(tensors), len(tensors) + len(inputs)
+    return None, found[:at], found[at:then], found[then:], None, [None] * len(buffers), None, None
+
+
+def _set_up_second(ctx: Any, inputs: Any, output: Any) -> None:
+    key, tensors, given, initial, lengths, buffers, training, tape, d_outputs, d_final = inputs
+    saved = (tensors, given, initial, [] if lengths is None else [lengths], buffers, tape, d_outputs, d_final)
+    ctx.save_for_backward(*(tensor for group in saved for tensor in group))
+    ctx.counts = [*map(len, saved)]
+    ctx.of = key, training
+
+
+def _back_again(ctx: Any, moved: Any) -> tuple[Any, ...]:
+    saved, parts = list(ctx.saved_tensors), []
+    for count in ctx.counts:
+        parts.append(saved[:count])
+        saved = saved[count:]
+    tensors, inputs, initial, lengths, buffers, tape, d_outputs, d_final = parts
+    key, training = ctx.of
+    found = push_op(
+        key,
+        tensors,
+        inputs,
+        initial,
+        lengths[0] if lengths else None,
+        buffers,
+        training,
+        tape,
+        d_outputs,
+        d_final,
+        list(moved),
+    )
+    groups = []
+    for count in map(len, (d_outputs, d_final, tensors, inputs, initial)):
+        groups.append(found[:count])
+        found = found[count:]
+    still = [None] * len(buffers), None, [None] * len(tape)
+    return None, *groups[2:], None, *still, *groups[:2]
+
+
+run_op.register_autograd(_back, setup_context=_set_up)
+pull_op.register_autograd(_back_again, setup_context=_set_up_second)

@@ -1,0 +1,596 @@
+"""`RNN` and `RNNCell`: any cell as a module of PyTorch, called as `torch.nn.GRU` and `torch.nn.LSTM` are.
+
+All arithmetic of a step is the generated module's; how it meets autograd is in `function.py` and `ops.py`.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from inspect import signature
+from numbers import Real
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
+from torch.utils._python_dispatch import _get_current_dispatch_mode
+
+from gategen.layers import RNN as Net
+from gategen.layers.arrange import host
+from gategen.layers.weights import TORCH, torch_kind
+from gategen.torch import function, ops, transforms
+from gategen.torch.binding import Binding, Call, field_of
+from gategen.torch.names import KINDS, PROJECTED, is_bias, layout_of
+
+Tensor = Any
+_PLAIN = (torch.Tensor, torch.nn.Parameter)
+
+
+class _Layers(torch.nn.Module):
+    """What `RNN` and `RNNCell` share: parameters by layer and direction, and one run of one of them."""
+
+    def __init__(
+        self, net: Net, twin: Net, cell: Any, bias: bool, suffixes: Sequence[str], **where: Any
+    ) -> None:
+        """`net` and `twin` are of different seeds: what they have in common is stated, and not drawn."""
+        super().__init__()
+        if not isinstance(bias, bool):
+            raise TypeError(f"bias should be of type bool, got: {type(bias).__name__}")
+        self._sizes = net.sizes
+        self.input_size, self.hidden_size, self.bias = net.input_size, net.hidden_size, bias
+        module = net.module
+        self._binding = Binding(module, layout_of(module, net.cells[0].params), cell)
+        self._suffixes = tuple(suffixes)
+        self._arrays: dict[str, dict[Any, Any]] = {suffix: {} for suffix in suffixes}  # of the parameters
+        self._drawn: set[str] = set()
+        fixed = getattr(module, "FIXED", ())
+        for suffix, held, other in zip(suffixes, net.cells, twin.cells, strict=True):
+            pairs = zip(self._tensors_of(held.params), self._tensors_of(other.params), strict=True)
+            for name, (value, again) in zip(self._binding.layout.names, pairs, strict=True):
+                full, data = name + suffix, value.to(**where, copy=True)
+                if not bias and is_bias(name):
+                    self.register_buffer(full, torch.zeros_like(data), persistent=False)
+                elif name in fixed:
+                    self.register_buffer(full, data)
+                else:
+                    self.register_parameter(full, torch.nn.Parameter(data))
+                    self._drawn |= set() if torch.equal(value, again) else {full}
+            running = {} if held.buffers is None else held.buffers._asdict()
+            for name, value in running.items():
+                self.register_buffer(name + suffix, torch.from_numpy(value).to(**where, copy=True))
+        self._running = tuple(running)
+        self.reset_parameters()
+        self.flatten_parameters()
+
+    def _tensors_of(self, params: Any) -> list[Tensor]:
+        """The tensors of a layer, from the fields of the module's `Params` on the host."""
+        fields = [field.get() if hasattr(field, "get") else field for field in params]
+        found = self._binding.of_tensors(fields, list(self.module.unpack(params).values()))
+        for source in self._binding.layout.sources:
+            for number in source.tensors[1:] if source.blocks else ():  # what is added to the first
+                found[number] = np.zeros_like(found[number])
+        return [torch.from_numpy(array) for array in found]
+
+    @property
+    def module(self) -> ModuleType:
+        """The generated module."""
+        return self._binding.module
+
+    # ------------------------------------------------------------------------------------------ parameters
+
+    def reset_parameters(self) -> None:
+        """Draw uniformly from ±1/sqrt(hidden_size), as PyTorch does, what the cell does not state."""
+        bound = self.hidden_size**-0.5
+        for name, parameter in self.named_parameters():
+            if name in self._drawn:
+                torch.nn.init.uniform_(parameter, -bound, bound)
+
+    @torch.no_grad()
+    def flatten_parameters(self) -> None:
+        """Lay the parameters so that one product serves all gates, and no run needs to copy them.
+
+        It is done whenever the module is made, moved or copied; the parameters stay the same objects.
+        """
+        for suffix in self._suffixes:
+            for source in self._binding.layout.sources:
+                parts = [self._parameters.get(self._binding.layout.names[k] + suffix) for k in source.tensors]
+                if (
+                    source.blocks
+                    or len(parts) < 2
+                    or any(type(part) is not torch.nn.Parameter for part in parts)
+                ):
+                    continue
+                whole = torch.cat([part.data for part in parts])
+                for part, data in zip(parts, whole.split([len(part) for part in parts]), strict=True):
+                    part.data = data
+
+    def _apply(self, *given: Any, **options: Any) -> Any:
+        super()._apply(*given, **options)
+        self.flatten_parameters()
+        return self
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._arrays = {suffix: {} for suffix in self._suffixes}
+        self.flatten_parameters()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_arrays"}
+
+    def _held(self, names: Sequence[str], suffix: str) -> list[Tensor]:
+        """Parameters and buffers of a layer; attributes where something stands in their place."""
+        parameters, buffers = self._parameters, self._buffers
+        found = []
+        for name in names:
+            tensor = parameters.get(name + suffix)
+            if tensor is None:
+                tensor = buffers.get(name + suffix)
+            found.append(getattr(self, name + suffix) if tensor is None else tensor)
+        return found
+
+    # ------------------------------------------------------------------------------------------ one layer
+
+    def _run(self, suffix: str, inputs: Sequence[Tensor], initial: Sequence[Tensor], lengths: Any) -> Any:
+        """The outputs, (T, B, size) each, and the final states, (B, size) each."""
+        tensors: Sequence[Tensor] = self._held(self._binding.layout.names, suffix)
+        tensors, inputs, initial = _of_one_dtype(tensors, inputs, initial)
+        held = {} if torch.compiler.is_compiling() else self._arrays[suffix]
+        running = self._held(self._running, suffix)
+        call = Call(tensors, inputs, initial, lengths, running, self.training, held)
+        way = _way(call)
+        found = way.run(self._binding, call)
+        outputs = len(self.module.OUTPUTS)
+        return found[:outputs], found[outputs:]
+
+    # ------------------------------------------------------------------------------------------ what is given
+
+    @property
+    def _further(self) -> list[str]:
+        """The names of the inputs beside x."""
+        return list(self.module.INPUTS)[1:]
+
+    def _size(self, size: str | int) -> int:
+        """A size of the cell, that of x being the one of the first layer."""
+        return size if isinstance(size, int) else self._sizes.get(size, self.input_size)
+
+    def _states(self, hx: Any, shape: Sequence[int]) -> list[Tensor]:
+        """`hx` as a tensor for every state, each of this shape and then its size; none for None."""
+        states = self.module.STATES
+        if hx is None:
+            return []
+        given = [hx] if isinstance(hx, torch.Tensor) else list(hx)
+        if len(given) != len(states):
+            wants = f"{len(states)} tensors in hx ({', '.join(states)})"
+            raise RuntimeError(f"{self.module.NAME} needs {wants}, got {len(given)}")
+        for tensor, (name, size) in zip(given, states.items(), strict=True):
+            expected = (*shape, self._size(size))
+            if tuple(tensor.shape) != expected:
+                which = f" of {name}" if len(states) > 1 else ""
+                raise RuntimeError(f"Expected hidden size{which} {expected}, got {list(tensor.shape)}")
+        return given
+
+    def _inputs(self, x: Tensor, given: Mapping[str, Tensor]) -> list[Tensor]:
+        """x and the further inputs, in the order of the module."""
+        if set(given) != set(self._further):
+            wants = ["x", *self._further]
+            raise TypeError(f"{self.module.NAME} takes the inputs {wants}, got {['x', *sorted(given)]}")
+        if x.shape[-1] != self.input_size:
+            raise RuntimeError(
+                f"input.size(-1) must be equal to input_size. Expected {self.input_size}, got {x.shape[-1]}"
+            )
+        return [x, *(given[name] for name in self._further)]
+
+    def _output(self, parts: Sequence[Tensor]) -> Any:
+        return parts[0] if len(parts) == 1 else tuple(parts)
+
+
+class RNN(_Layers):
+    """`num_layers` layers of any cell, with the call and the results of `torch.nn.GRU` and `torch.nn.LSTM`.
+
+    cell: a `Cell`, the name of a built-in one, a path, the text of a .gate file, or a generated module. All
+        but the last are compiled in memory, which takes SymPy.
+    bias: with False the cell's biases, the parameters `b` or `b_...`, `c` or `c_...`, are 0 and not trained.
+    proj_size: as in `torch.nn.LSTM`; for `lstm` alone.
+    sizes: the further sizes of the cell, and what its fixed parameters hold where it does not say so.
+
+    Parameters are called as in the cell, layer and direction behind: `W_z_l0`, `W_z_l0_reverse`. Those of
+    `gru_after`, `lstm`, `rnn` and `irnn`, which are PyTorch's GRU, LSTM and RNN with tanh and with ReLU, are
+    called and stacked as PyTorch's are, so that a `state_dict` goes from one to the other.
+
+    On the CPU the NumPy module works on the memory of the tensors, in float32 and float64; on a GPU the CuPy
+    module, on the device and stream that are PyTorch's at the moment.
+    """
+
+    def __init__(
+        self,
+        cell: Any,
+        input_size: int | None = None,
+        hidden_size: int | None = None,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        proj_size: int = 0,
+        *,
+        device: Any = None,
+        dtype: Any = None,
+        **sizes: Any,
+    ) -> None:
+        if not isinstance(dropout, Real) or isinstance(dropout, bool) or not 0 <= dropout <= 1:
+            raise ValueError(f"dropout should be a number in range [0, 1], got {dropout!r}")
+        if dropout > 0 and num_layers == 1:
+            warnings.warn("dropout acts between layers, and num_layers is 1", stacklevel=2)
+        if proj_size:
+            cell, sizes = _projected(cell, hidden_size, proj_size), {**sizes, "projection": proj_size}
+        module, cell = _module_of(cell)
+        net, twin = (
+            Net(module, input_size, hidden_size, num_layers, bidirectional, batch_first, seed=seed, **sizes)
+            for seed in (0, 1)
+        )
+        ways = ("", "_reverse") if bidirectional else ("",)
+        suffixes = [f"_l{layer}{way}" for layer in range(num_layers) for way in ways]
+        super().__init__(
+            net, twin, cell, bias, suffixes, device=device, dtype=dtype or torch.get_default_dtype()
+        )
+        self._given = dict(sizes)
+        self.num_layers, self.bidirectional, self.proj_size = num_layers, bidirectional, proj_size
+        self.batch_first, self.dropout = batch_first, float(dropout)
+
+    _given: dict[str, Any]
+    num_layers: int
+    bidirectional: bool
+    proj_size: int
+    batch_first: bool
+    dropout: float
+
+    def extra_repr(self) -> str:
+        said = [self.module.NAME, str(self.input_size), str(self.hidden_size)]
+        said += [f"num_layers={self.num_layers}"] * (self.num_layers > 1)
+        said += ["bias=False"] * (not self.bias) + ["batch_first=True"] * self.batch_first
+        said += [f"dropout={self.dropout}"] * (self.dropout > 0) + ["bidirectional=True"] * self.bidirectional
+        said += [f"{name}={size}" for name, size in self._sizes.items() if name != "hidden"]
+        return ", ".join(said)
+
+    def forward(self, input: Any, hx: Any = None, lengths: Any = None, **inputs: Tensor) -> tuple[Any, Any]:
+        """The outputs, and the states after the last step.
+
+        input: (T, B, input_size), with `batch_first` (B, T, input_size), for one sequence (T, input_size), or
+            a `PackedSequence`.
+        hx: the states before the first step, (num_layers * directions, B, size) each: a tensor, or for
+            several states a tuple of them; None for the cell's own start.
+        lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are
+            0; the backward direction starts at its end.
+        inputs: the further inputs of the cell, laid out as `input`, or (B, size) where constant in time.
+
+        The outputs are laid out as `input`, (T, B, directions * size), a tuple where the cell has several;
+        the states as `hx`. Of several outputs the next layer reads the first. Raises RuntimeError and
+        ValueError where PyTorch's layers do.
+        """
+        if isinstance(input, PackedSequence):
+            return self._packed(input, hx, lengths, inputs)
+        if input.dim() not in (2, 3):
+            raise ValueError(f"RNN: Expected input to be 2D or 3D, got {input.dim()}D instead")
+        if input.dim() == 2:
+            if lengths is not None:
+                raise ValueError("lengths are for batches, but input is one sequence")
+            given = {name: value.unsqueeze(-2) for name, value in inputs.items()}
+            starts = self._states(hx, (len(self._suffixes),))
+            outputs, final = self._layers(input.unsqueeze(1), [s.unsqueeze(1) for s in starts], None, given)
+            return self._output([y.squeeze(1) for y in outputs]), self._output([s.squeeze(1) for s in final])
+        if self.batch_first:
+            input = input.transpose(0, 1)
+            inputs = {name: v.transpose(0, 1) if v.dim() == 3 else v for name, v in inputs.items()}
+        starts = self._states(hx, (len(self._suffixes), input.shape[1]))
+        outputs, final = self._layers(input, starts, _checked(lengths, input), inputs)
+        return self._output([self._outward(y) for y in outputs]), self._output(final)
+
+    def _outward(self, y: Tensor) -> Tensor:
+        return y.transpose(0, 1) if self.batch_first else y
+
+    def _packed(
+        self, packed: PackedSequence, hx: Any, lengths: Any, inputs: Mapping[str, Any]
+    ) -> tuple[Any, Any]:
+        """Of a packed sequence, in its own order, which `sorted_indices` leads to."""
+        if lengths is not None:
+            raise ValueError("a PackedSequence has its own lengths")
+        data, sizes, order, back = packed
+        x, ends = pad_packed_sequence(PackedSequence(data, sizes))
+        given = {}
+        for name, value in inputs.items():
+            if isinstance(value, PackedSequence):
+                given[name] = pad_packed_sequence(PackedSequence(value.data, value.batch_sizes))[0]
+            elif value.dim() == 2:
+                given[name] = value if order is None else value.index_select(0, order)
+            else:
+                raise ValueError(f"{name} is padded, but input is a PackedSequence: pack it as well")
+        starts = self._states(hx, (len(self._suffixes), x.shape[1]))
+        starts = starts if order is None else [state.index_select(1, order) for state in starts]
+        outputs, final = self._layers(x, starts, ends, given)
+        rows = [torch._C._VariableFunctions._pack_padded_sequence(y, ends, False)[0] for y in outputs]
+        made = [PackedSequence(part, sizes, order, back) for part in rows]
+        final = final if back is None else [state.index_select(1, back) for state in final]
+        return self._output(made), self._output(final)
+
+    def _layers(
+        self, x: Tensor, starts: Sequence[Tensor], lengths: Any, inputs: Mapping[str, Tensor]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """All layers: the outputs, (T, B, directions * size), and the states of all."""
+        directions = 2 if self.bidirectional else 1
+        _, *further = self._inputs(x, inputs)
+        order = _reversal(lengths, x) if self.bidirectional and lengths is not None else None
+        finals: list[Sequence[Tensor]] = []
+        outputs = [x]
+        for layer in range(self.num_layers):
+            below = outputs[0]
+            if layer and self.dropout:
+                below = torch.nn.functional.dropout(below, self.dropout, self.training)
+            sides = []
+            for k in range(layer * directions, (layer + 1) * directions):
+                backward = k % directions == 1
+                given = [_turned(value, order) if backward else value for value in (below, *further)]
+                found, final = self._run(self._suffixes[k], given, [state[k] for state in starts], lengths)
+                sides.append([_turned(y, order) if backward else y for y in found])
+                finals.append(final)
+            outputs = [
+                torch.cat(parts, -1) if directions > 1 else parts[0] for parts in zip(*sides, strict=True)
+            ]
+        if len(finals) == 1:
+            return outputs, [state.unsqueeze(0) for state in finals[0]]
+        return outputs, [torch.stack(states) for states in zip(*finals, strict=True)]
+
+    # ------------------------------------------------------------------------------------------ others
+
+    @classmethod
+    def from_net(cls, net: Net, **where: Any) -> RNN:
+        """The layers of a net of `gategen.layers`, with copies of its parameters. `where`: device, dtype."""
+        options: dict[str, Any] = {"dtype": getattr(torch, str(net.cells[0].params[0].dtype)), **where}
+        layers = cls(
+            net.module,
+            net.input_size,
+            net.hidden_size,
+            net.num_layers,
+            batch_first=net.batch_first,
+            dropout=net.dropout,
+            bidirectional=net.bidirectional,
+            **options,
+            **_further(net),
+        )
+        state: dict[str, Tensor] = {}
+        for suffix, held in zip(layers._suffixes, net.cells, strict=True):
+            names = zip(layers._binding.layout.names, layers._tensors_of(held.params), strict=True)
+            state |= {name + suffix: tensor for name, tensor in names}
+            running = {} if held.buffers is None else held.buffers._asdict()
+            state |= {name + suffix: torch.as_tensor(host(array)) for name, array in running.items()}
+        layers.load_state_dict(state)
+        layers.train(net.training)
+        return layers
+
+    def to_net(self) -> Net:
+        """The same as a net of `gategen.layers`, on the host, with copies of the parameters.
+
+        Of two biases that are only added the net has the sum.
+        """
+        layout = self._binding.layout
+        state: dict[str, Tensor] = {}  # also biases that are 0, which no `state_dict` holds
+        for suffix in self._suffixes:
+            names = (*layout.names, *self._running)
+            for name, tensor in zip(names, self._held(names, suffix), strict=True):
+                state[name + suffix] = tensor.detach().cpu()
+        (dtype, *_) = {tensor.dtype for tensor in state.values()}
+        if dtype not in (torch.float32, torch.float64):
+            raise TypeError(f"a net of gategen.layers is of float32 or float64 here, not of {dtype}")
+        net = Net(
+            self.module,
+            self.input_size,
+            self.hidden_size,
+            self.num_layers,
+            self.bidirectional,
+            self.batch_first,
+            self.dropout,
+            dtype=str(dtype).removeprefix("torch."),
+            **self._given,
+        )
+        held: dict[str, Any] = {}
+        for suffix in self._suffixes:
+            tensors = [state[name + suffix] for name in layout.names]
+            fields = (field_of(source, tensors, lambda tensor: tensor.numpy()) for source in layout.sources)
+            params = self.module.unpack(self.module.Params(*fields))
+            held |= {name + suffix: array for name, array in params.items()}
+            held |= {name + suffix: state[name + suffix].numpy() for name in self._running}
+        net.load_state_dict(held)
+        return net.train(self.training)
+
+    @classmethod
+    def from_torch(cls, source: Any, **where: Any) -> RNN:
+        """The layer that is an `nn.GRU`, `nn.LSTM` or `nn.RNN`, or has its `state_dict` (an RNN with tanh).
+
+        `where`: device and dtype, by default its own. Raises TypeError and ValueError for anything else.
+        """
+        state = dict(source.state_dict() if isinstance(source, torch.nn.Module) else source)
+        kind = torch_kind(state)
+        relu = getattr(source, "nonlinearity", "tanh") == "relu"
+        first, projection = state["weight_ih_l0"], state.get("weight_hr_l0")
+        layer = cls(
+            {"GRU": "gru_after", "LSTM": "lstm", "RNN": "irnn" if relu else "rnn"}[kind],
+            first.shape[1],
+            len(first) // len(TORCH.orders[kind]),
+            num_layers=sum(re.fullmatch(r"weight_ih_l\d+", name) is not None for name in state),
+            bias="bias_ih_l0" in state,
+            batch_first=getattr(source, "batch_first", False),
+            dropout=getattr(source, "dropout", 0.0),
+            bidirectional="weight_ih_l0_reverse" in state,
+            proj_size=0 if projection is None else len(projection),
+            **{"device": first.device, "dtype": first.dtype, **where},
+        )
+        layer.load_state_dict(state)
+        layer.train(getattr(source, "training", True))
+        return layer
+
+    @classmethod
+    def from_keras(cls, source: Any, **where: Any) -> RNN:
+        """The layers of Keras that `gategen.layers.RNN.from_keras` reads; `where`: device and dtype."""
+        return cls.from_net(Net.from_keras(source), **where)
+
+    @classmethod
+    def from_onnx(cls, source: Any, nodes: Any = None, **where: Any) -> RNN:
+        """The nodes of ONNX that `gategen.layers.RNN.from_onnx` reads; `where`: device and dtype."""
+        return cls.from_net(Net.from_onnx(source, nodes), **where)
+
+    def to_torch(self) -> Any:
+        """The same as an `nn.GRU`, `nn.LSTM` or `nn.RNN`. Raises ValueError where PyTorch has none such."""
+        if self._binding.layout.names == self.module.PARAMETERS:
+            return self.to_net().to_torch()
+        options: dict[str, Any] = {"nonlinearity": "relu"} if self.module.NAME == "irnn" else {}
+        options |= {"proj_size": self.proj_size} if self.proj_size else {}
+        (like, *_) = self.parameters()
+        layer = getattr(torch.nn, KINDS[self.module.NAME])(
+            self.input_size,
+            self.hidden_size,
+            num_layers=self.num_layers,
+            bias=self.bias,
+            batch_first=self.batch_first,
+            dropout=self.dropout,
+            bidirectional=self.bidirectional,
+            device=like.device,
+            dtype=like.dtype,
+            **options,
+        )
+        layer.load_state_dict(self.state_dict())
+        return layer.train(self.training)
+
+    def to_onnx(self, path: Any, **options: Any) -> None:
+        """Write the layers as an ONNX model, as `gategen.layers.RNN.to_onnx` does with these options."""
+        self.to_net().to_onnx(path, **{"cell": self._binding.cell, **options})
+
+
+class RNNCell(_Layers):
+    """One step of any cell, with the call of `torch.nn.GRUCell` and `torch.nn.LSTMCell`.
+
+    The arguments are those of `RNN`; parameters have no layer behind their names.
+    """
+
+    def __init__(
+        self,
+        cell: Any,
+        input_size: int | None = None,
+        hidden_size: int | None = None,
+        bias: bool = True,
+        *,
+        device: Any = None,
+        dtype: Any = None,
+        **sizes: Any,
+    ) -> None:
+        module, cell = _module_of(cell)
+        net, twin = (Net(module, input_size, hidden_size, seed=seed, **sizes) for seed in (0, 1))
+        super().__init__(
+            net, twin, cell, bias, ("",), device=device, dtype=dtype or torch.get_default_dtype()
+        )
+
+    def extra_repr(self) -> str:
+        return ", ".join([self.module.NAME, str(self.input_size), str(self.hidden_size)])
+
+    def forward(self, input: Tensor, hx: Any = None, **inputs: Tensor) -> Any:
+        """The states after the step: a tensor, or for several states a tuple of them.
+
+        input: (B, input_size), or (input_size,) for one sequence. hx: (B, size) or (size,) each; None for the
+        cell's own start. inputs: the further inputs of the cell, as `input`.
+        """
+        if input.dim() not in (1, 2):
+            raise ValueError(f"RNNCell: Expected input to be 1D or 2D, got {input.dim()}D instead")
+        starts = self._states(hx, tuple(input.shape[:-1]))
+        given = self._inputs(input, inputs)
+        if input.dim() == 1:
+            given, starts = [value[None] for value in given], [state[None] for state in starts]
+        _, final = self._run("", [value[None] for value in given], starts, None)
+        return self._output([state[0] for state in final] if input.dim() == 1 else final)
+
+
+# ------------------------------------------------------------------------------------------ helpers
+
+
+def _further(net: Net) -> dict[str, Any]:
+    """The named arguments of a net: its further sizes, and what its fixed parameters were told to hold."""
+    held = net.module.unpack(net.cells[0].params)
+    told = [name for name, p in signature(net.module.init).parameters.items() if p.default is p.empty]
+    sizes = {name: size for name, size in net.sizes.items() if name != "hidden"}
+    return sizes | {name: held[name] for name in told if name in held}
+
+
+def _module_of(cell: Any) -> tuple[ModuleType, Any]:
+    """The generated module, and the cell where it is known."""
+    if isinstance(cell, ModuleType):
+        return cell, None
+    from gategen.compiled import compile
+    from gategen.spec.load import load_one
+
+    found = load_one(cell)
+    return compile(found), found
+
+
+def _projected(cell: Any, hidden_size: Any, proj_size: Any) -> str:
+    """The cell of an LSTM whose output is a projection of its hidden vector."""
+    name = cell.NAME if isinstance(cell, ModuleType) else getattr(cell, "name", cell)
+    if name != "lstm":
+        raise ValueError(f"proj_size argument is only supported for lstm, not {name}")
+    if not isinstance(proj_size, int) or not 0 < proj_size < hidden_size:
+        raise ValueError(f"proj_size is {proj_size!r}, expected an integer from 1 to below hidden_size")
+    return PROJECTED
+
+
+def _way(call: Call) -> ModuleType:
+    """How to run it: as a graph holds it, as `torch.func` transforms it, or in the quickest way."""
+    if torch.compiler.is_compiling() or _get_current_dispatch_mode() is not None:
+        return ops
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        return transforms
+    plain = all(type(tensor) in _PLAIN for group in call[:3] for tensor in group)
+    return function if plain and call.inputs[0].device.type in ("cpu", "cuda") else ops
+
+
+def _of_one_dtype(*groups: Sequence[Tensor]) -> list[Sequence[Tensor]]:
+    """The tensors in one dtype: that of the parameters, or within `torch.autocast` what it asks for."""
+    parameter, x = groups[0][0], groups[1][0]
+    kind = x.device.type
+    if torch.is_autocast_enabled(kind):
+        dtype = torch.float32 if kind == "cpu" else torch.get_autocast_dtype(kind)
+        return [[tensor.to(dtype) for tensor in group] for group in groups]
+    if kind == "cpu" and parameter.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"on the CPU a layer is of float32 or float64, not of {parameter.dtype}")
+    for tensor in (*groups[1], *groups[2]):
+        if tensor.dtype != parameter.dtype:
+            raise ValueError(
+                f"RNN input dtype ({tensor.dtype}) does not match weight dtype ({parameter.dtype})"
+            )
+        if tensor.device != parameter.device:
+            raise RuntimeError(f"input is on {tensor.device}, but the parameters are on {parameter.device}")
+    return list(groups)
+
+
+def _checked(lengths: Any, x: Tensor) -> Any:
+    """Lengths on the host, (B,) int64; None for None."""
+    if lengths is None:
+        return None
+    found = torch.as_tensor(lengths, device="cpu")
+    if found.dtype.is_floating_point or found.dtype.is_complex or found.dtype == torch.bool:
+        raise TypeError(f"lengths have dtype {found.dtype}, expected integers")
+    if tuple(found.shape) != (x.shape[1],):
+        raise RuntimeError(f"lengths have shape {tuple(found.shape)}, expected {(x.shape[1],)}")
+    return found.to(torch.int64)
+
+
+def _reversal(lengths: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The step at each place when every sequence is read from its own end; what is behind stays there."""
+    at = torch.arange(x.shape[0], device=x.device)[:, None]
+    ends = lengths.to(x.device)
+    return torch.where(at < ends, ends - 1 - at, at), torch.arange(x.shape[1], device=x.device)
+
+
+def _turned(value: Tensor, order: Any) -> Tensor:
+    """A sequence in the order of the backward direction; what is constant in time as it is."""
+    if value.dim() != 3:
+        return value
+    return value.flip(0) if order is None else value[order]
