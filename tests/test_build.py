@@ -474,3 +474,36 @@ def test_other_equations_or_constants_are_no_edit_by_hand(tmp_path):
     said.clear()
     build(cell.with_constants(a=2), ["numpy", "cupy"], tmp_path, warn=said.append)
     assert said == []
+
+
+def test_second_derivatives_are_built_where_they_are_asked_for(gru, tmp_path):
+    build(gru, out=tmp_path)
+    assert {*files(tmp_path)} == {"gru_numpy.py", "gru_cupy.py", "gru_cupy.cu"}
+    report = build(gru, ["numpy_jvp", "cupy_jvp"], tmp_path)
+    assert [path.name for path in report.written] == [
+        "gru_numpy_jvp.py",
+        "gru_cupy_jvp.py",
+        "gru_cupy_jvp.cu",
+    ]
+    everything = ["numpy", "numpy_jvp", "cupy", "cupy_jvp"]
+    assert not build(gru, everything, tmp_path, check=True).stale
+    path = tmp_path / "gru_numpy_jvp.py"
+    path.write_text(path.read_text() + "# mine\n")
+    (stale,) = build(gru, everything, tmp_path, check=True).stale
+    assert stale.path == path and "-# mine" in stale.diff
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "left"),
+    [
+        (["numpy", "numpy_jvp"], ["numpy"], ["mine_numpy_jvp.py"]),
+        (["numpy", "cupy_jvp"], ["numpy_jvp"], ["mine_numpy.py", "mine_cupy_jvp.py"]),
+        (["numpy", "numpy_jvp"], ["numpy", "numpy_jvp"], []),
+    ],
+)
+def test_modules_beside_those_that_are_built_must_be_of_the_same_equations(tmp_path, first, then, left):
+    cell = Cell.parse("mine", "constants: a=1\nh' = tanh(a * (W_h @ x))")
+    build(cell, first, tmp_path)
+    said = []
+    build(cell.with_constants(a=2), then, tmp_path, warn=said.append)
+    assert [name in "".join(said) for name in left] == [True] * len(left) and len(said) == bool(left)

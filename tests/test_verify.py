@@ -115,6 +115,40 @@ def test_the_cuda_text_is_right_where_there_is_no_gpu(name, monkeypatch):
     assert result.where == "CPU emulation"
 
 
+@pytest.mark.parametrize("name", ["gru", "caru", "ligru", "rglru", "lstm"])
+def test_second_derivatives_are_right(name):
+    result = checked(builtins()[name], "numpy_jvp")
+    assert result.ok, result
+    assert result.complex_step < 1e-11 and result.finite_difference < 1e-8
+    assert (result.backend, result.where) == ("numpy_jvp", "CPU")
+
+
+@pytest.mark.skipif(emulator.compiler() is None, reason="needs a C++ compiler")
+def test_the_cuda_text_of_second_derivatives_is_right_and_free_of_races(monkeypatch):
+    monkeypatch.setattr("gategen.judge.host.gpu", lambda: "")
+    (result,) = verify(builtins()["caru"], "cupy_jvp", race=True)
+    assert result.ok and result.where == "CPU emulation", result
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "note"),
+    [
+        ("dot_h_next += s_2", "dot_h_next -= s_2", "wrong tangent of"),
+        ("dot_d_hr += more_dot_d_hr", "pass", "finite differences are off"),
+        ("return Grads(", "raise KeyError('x')\n    return Grads(", "raised KeyError"),
+    ],
+)
+def test_a_bug_in_a_module_of_second_derivatives_is_found(old, new, note, tmp_path):
+    cell = builtins()["gru"]
+    gategen.build(cell, ["numpy", "numpy_jvp"], tmp_path)
+    path = tmp_path / "gru_numpy_jvp.py"
+    text = path.read_text("utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), "utf-8")
+    (result,) = verify(cell, "numpy_jvp", out=tmp_path)
+    assert not result.ok and note in result.note and result.judged == str(path)
+
+
 @pytest.mark.skipif(emulator.compiler() is None, reason="needs a C++ compiler")
 def test_a_wrong_forward_of_the_other_backend_is_found(monkeypatch):
     """Wrong in both directions, so that its gradients fit its outputs."""

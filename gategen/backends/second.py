@@ -54,7 +54,6 @@ class MovingState:
     dot: str
     start: str  # what a rule for the initial states adds to it
     carry: str  # of the gradient's tangent
-    kept: str  # the same, set aside
 
 
 @dataclass(frozen=True)
@@ -223,9 +222,7 @@ def moving_input(module: Module, symbol: Input, own: InputRecord) -> MovingInput
     return MovingInput(
         own=own,
         dot=dot,
-        direction=f'(B, {own.size}) if "{own.argument}" in constant else {own.shape}'
-        if further
-        else own.shape,
+        direction=f'(B, {own.size}) if "{own.argument}" in constant else {own.shape}' * further or own.shape,
         broadcast=module.target.broadcast.format(dot, own.shape) if further else "",
     )
 
@@ -238,7 +235,6 @@ def moving_state(module: Module, own: StateRecord, number: int) -> MovingState:
         dot=module.names["memory", memory[own.name]],
         start=f"dot_start[{number}]",
         carry=module.carry_of(f"dot_d_{own.name}", rule),
-        kept=module.names.of("kept", f"dot_{own.name}", f"kept_dot_{own.name}"),
     )
 
 
@@ -300,93 +296,129 @@ def held(given: Signature, tape: tuple[TapeItem, ...]) -> tuple[Held, ...]:
 # ---------------------------------------------------------------------------------------------- one step
 
 
+@dataclass(frozen=True)
+class Handed:
+    """The names of what passes between the functions of all steps and those of a rule for one step.
+
+    Of each kind the values come first, and then their tangents.
+    """
+
+    inputs: tuple[str, ...]  # of the rule: none where it makes the initial states
+    over: tuple[str, ...]  # inputs of all steps
+    states: OneStep
+    dots: OneStep  # of their tangents
+    lent: tuple[str, ...]  # what the first step left on the tape
+    left: tuple[str, ...]  # what its tangent leaves
+    seeds: tuple[str, ...]  # gradients of the outputs
+    later_seeds: tuple[str, ...]  # the same of all steps
+    carries: tuple[str, ...]  # gradients of the states
+    later_carries: tuple[str, ...]
+
+
+def handed(module: Module, rule: Rule) -> Handed:
+    names, step, first = module.names, module.plan.step, module.plan.of
+    assert first is not None
+    own, states = first.rule(rule.name), module.states_of(rule)
+    assert own is not None
+    stepping = bool(rule.forward.graph.states)
+    inputs = tuple(names["memory", s.name] for s in module.cell.inputs)
+
+    def carries(of: Rule) -> tuple[str, ...]:
+        return tuple(module.carry_of(f"{dot}d_{s}", of) for dot in ("", "dot_") for s in states)
+
+    return Handed(
+        inputs=(*inputs, *dots_of_inputs(module, rule)) if stepping else (),
+        over=(*inputs, *dots_of_inputs(module, step)),
+        states=module.one_step(states),
+        dots=module.one_step(module.carried(rule)),
+        lent=tuple(names["memory", b.name] for b in tape_buffers(own)) if stepping else (),
+        left=tuple(names["memory", b.name] for b in tape_buffers(rule)) if stepping else (),
+        seeds=(*module.seeds(rule), *dot_seeds(module, rule)),
+        later_seeds=(*module.seeds(step), *dot_seeds(module, step)),
+        carries=carries(rule),
+        later_carries=carries(step),
+    )
+
+
 def second_rule(module: Module, rule: Rule, host: Hosts, given: Signature) -> SecondRule:
     """A rule for the first step, or for the initial states, in a direction."""
-    names, step, graph = module.names, module.plan.step, rule.forward.graph
-    assert module.plan.of is not None
-    first = module.plan.of.rule(rule.name)
-    assert first is not None
-    passing, dots = module.one_step(module.states_of(rule)), module.one_step(module.carried(rule))
+    names, passed = module.names, handed(module, rule)
+    states, dots, at = passed.states, passed.dots, passed.states.at
     forward, backward = (one_step(module, way, host) for way in module.ways(rule))
-    stepping = bool(graph.states)
-    if not stepping:  # computes its forward values anew
+    if not rule.forward.graph.states:  # computes its forward values anew
         backward = fitted(module, backward, forward)
-    states = module.states_of(rule)
-    inputs = (
-        *(names["memory", s.name] for s in module.cell.inputs if stepping),
-        *(dots_of_inputs(module, rule) if stepping else ()),
-    )
-    over = (
-        *(names["memory", s.name] for s in module.cell.inputs),
-        *dots_of_inputs(module, step),
-    )
-    taped = tape_buffers(rule) if stepping else []
-    lent = tuple(names["memory", b.name] for b in tape_buffers(first)) if stepping else ()
-    left = tuple(names["memory", b.name] for b in taped)
-    seeds, later_seeds = ((*module.seeds(r), *dot_seeds(module, r)) for r in (rule, step))
-    carries, later = (
-        tuple(module.carry_of(f"{dot}d_{s}", r) for dot in ("", "dot_") for s in states) for r in (rule, step)
-    )
-    kept = tuple(names.of("kept", f"{dot}{s}", f"kept_{dot}{s}") for dot in ("", "dot_") for s in states)
-    whole, back = (tuple(f"{name}{passing.at}" for name in some) for some in (over, later_seeds))
+    kept = (names.of("kept", name, f"kept_{name}") for name in kept_states(module, rule))
+    whole, back = (tuple(f"{name}{at}" for name in some) for some in (passed.over, passed.later_seeds))
     nexts = (Array(n, f"{h}.shape") for n, h in zip(dots.made, dots.states, strict=False))
     makes = interface.empties((*forward.memory, *nexts), module.target.xp)
     text = "\n".join((forward.loop.text, *forward.loop.prepare, *makes))
-    lasting = (names["memory", b.name] for b in tape_buffers(module.plan.of.step) if b.kind == "time")
-    firsts = tuple(names.of("first tangent", name, f"first_dot_{name}") for name, _ in graph.outputs)
-    first_gradients = (names.of("first gradient", s.name, f"first_d_{s.name}") for s in module.cell.inputs)
     return SecondRule(
         forward=forward,
         backward=backward,
         makes=makes,
-        one_step=passing,
-        head=call(
-            "def first_step_jvp(",
-            ["params", "dot_params", *inputs, *passing.both, *dots.states, *lent, *passing.further],
-            "):",
-            WIDTH,
-        ),
-        call=call(
-            f"{', '.join((*dots.results, *firsts, '*first_tangent'))} = first_step_jvp(",
-            [
-                *("params", "dot_params", *whole, *passing.saved, *dots.passed, "*first_tape"),
-                *passing.further,
-            ],
-        ),
-        returned=listing([*dots.made, *forward.outputs, *left]),
+        one_step=states,
+        **first_calls(module, rule, passed),
+        returned=listing([*dots.made, *forward.outputs, *passed.left]),
         measured=interface.measured(module, given.measure.sizes, given.measure.late, text),
-        head_back=call(
+        saved=(*whole, *states.saved, *dots.saved, *back),
+        seeds=passed.seeds,
+        kept=tuple(zip(passed.carries, kept, strict=True)),
+        gradients=backward.outputs,
+        returned_back=listing([*backward.outputs, *passed.carries, *(f.gradient for f in given.fields)]),
+        rest=(*passed.over, *over_time(module)),
+        rest_back=passed.later_seeds,
+        cleared=tuple(
+            f"first_tangent[{k}]"
+            for k, b in enumerate(tape_buffers(rule))
+            if module.singular and b.kind != "static"
+        ),
+    )
+
+
+def kept_states(module: Module, rule: Rule) -> list[str]:
+    """What is set aside for sequences that are over: the gradients of these, and how they move."""
+    return [f"{dot}{s}" for dot in ("", "dot_") for s in module.states_of(rule)]
+
+
+def over_time(module: Module) -> tuple[str, ...]:
+    """What a run has at every step beside inputs: states, their tangents, and the tape."""
+    names, plan = module.names, module.plan
+    assert plan.of is not None
+    states = (*(s.name for s in module.cell.states), *module.carried(plan.step))
+    taped = (b.name for b in tape_buffers(plan.of.step) if b.kind == "time")
+    return tuple(names["memory", name] for name in (*states, *taped))
+
+
+def first_calls(module: Module, rule: Rule, passed: Handed) -> dict[str, str]:
+    """How both functions of a rule for the first step begin, and how they are called."""
+    names, outputs = module.names, [name for name, _ in rule.forward.graph.outputs]
+    states, dots, at = passed.states, passed.dots, passed.states.at
+    taken = ["params", "dot_params", *passed.inputs, *states.both]
+    whole = [f"{name}{at}" for name in passed.over]
+    results = [*dots.results, *(names.of("first tangent", name, f"first_dot_{name}") for name in outputs)]
+    gradients = [names.of("first gradient", s.name, f"first_d_{s.name}") for s in module.cell.inputs]
+    return {
+        "head": call(
+            "def first_step_jvp(", [*taken, *dots.states, *passed.lent, *states.further], "):", WIDTH
+        ),
+        "call": call(
+            f"{', '.join(results)}, *first_tangent = first_step_jvp(",
+            ["params", "dot_params", *whole, *states.saved, *dots.passed, "*first_tape", *states.further],
+        ),
+        "head_back": call(
             "def first_step_backward_jvp(",
-            [
-                *("params", "dot_params", *inputs, *passing.both, *dots.both, *seeds, *carries, "finished"),
-                *(*lent, *left),
-            ],
+            [*taken, *dots.both, *passed.seeds, *passed.carries, "finished", *passed.lent, *passed.left],
             "):",
             WIDTH,
         ),
-        call_back=call(
-            f"{', '.join((*first_gradients, *later, '*more'))} = first_step_backward_jvp(",
+        "call_back": call(
+            f"{', '.join([*gradients, *passed.later_carries])}, *more = first_step_backward_jvp(",
             [
-                *("params", "dot_params", "*kept_first", *later),
+                *("params", "dot_params", "*kept_first", *passed.later_carries),
                 *("finished_first", "*first_tape", "*first_tangent"),
             ],
         ),
-        saved=(*whole, *passing.saved, *dots.saved, *back),
-        seeds=seeds,
-        kept=tuple(zip(carries, kept, strict=True)),
-        gradients=backward.outputs,
-        returned_back=listing([*backward.outputs, *carries, *(f.gradient for f in given.fields)]),
-        rest=(
-            *over,
-            *(names["memory", s] for s in states),
-            *(names["memory", s] for s in module.carried(step)),
-            *lasting,
-        ),
-        rest_back=later_seeds,
-        cleared=tuple(
-            f"first_tangent[{k}]" for k, b in enumerate(taped) if module.singular and b.kind != "static"
-        ),
-    )
+    }
 
 
 # ---------------------------------------------------------------------------------------------- long lines
@@ -440,7 +472,8 @@ def calls_of(given: Signature, moving: Moving) -> SecondCalls:
 
 def others(given: Signature, moving: Moving) -> set[str]:
     """What both functions read of a tape beside what their lines do."""
-    found = {"x", "finished"} | {"constant"} & {item.name for item in moving.tape}
+    found = {"x", "finished", *(size.source for size in given.measure.late)}
+    found |= {"constant"} & {item.name for item in moving.tape}
     if given.ruled:
         found.add("given")
     return found | ({"first_tape", "valid", *moving.first.rest} if moving.first else set())

@@ -78,25 +78,16 @@ def moving(first: Plan, layout: Layout) -> Moving:
 
 def second_rule(rule: Rule, layout: Moving, arrays: bool) -> Rule:
     """Both directions of a rule in a direction, sharing a tape of tangents."""
-    forward, backward = rule.forward.graph, rule.backward.graph
-    moves = {
-        v: Value(layout.names[v.name], v.shape, True, "tangent", v) if v.name in layout.names else None
-        for v in forward.parameters
-    }
-    pushed = tangent(forward, moves)
-    dots = tangents_in(pushed)
-    pulled = tangents_alone(backward, dots, forward)
-    reads = {*given(pulled)}
-    saved = set() if rule.name == START_STATES else {*rule.tape, *forward.nexts}
-    push = lines(from_tape(forward, pushed, saved, reads), reads, arrays)
-
+    push, pulled = derived(rule, layout, arrays)
     made = {op.out for op in push.ops}
     tape = tuple(v for v in given(pulled) if v in made)
-    held = slots_of((*given(push), *given(pulled)), rule.forward.slot if saved else {})
+    held = slots_of((*given(push), *given(pulled)), rule.forward.slot if runs(rule) else {})
     homes = {slot.home for slot in held.values()}
     lent = tuple(b for b in rule.forward.buffers if InBuffer(b.name) in homes)
     fields = {field.name for field in layout.fields}
-    names = fields | {v.name for v in outside(pushed, pulled)} | {b.name for b in lent}
+    names = fields | {b.name for b in lent} | {v.name for v in given(push)}
+    names |= {v.name for v in pulled.inputs} - {v.name for v in push.values}  # d_y
+
     steps = draft(Analysis(push))
     schedule = write(steps, layout, place(steps, layout, tape, held, names))
 
@@ -107,14 +98,32 @@ def second_rule(rule: Rule, layout: Moving, arrays: bool) -> Rule:
     return Rule(rule.name, schedule, back, tape, lent, WAYS)
 
 
+def runs(rule: Rule) -> bool:
+    """Whether a run leaves a tape of the rule; trained initial states are computed anew."""
+    return rule.name != START_STATES
+
+
+def derived(rule: Rule, layout: Moving, arrays: bool) -> tuple[Graph, Graph]:
+    """The tangents of both steps of a rule."""
+    forward, backward = rule.forward.graph, rule.backward.graph
+    moves = {
+        v: Value(layout.names[v.name], v.shape, True, "tangent", v) if v.name in layout.names else None
+        for v in forward.parameters
+    }
+    pushed = tangent(forward, moves)
+    pulled = tangents_alone(backward, tangents_in(pushed), forward)
+    saved = {*rule.tape, *forward.nexts} if runs(rule) else set()
+    return lines(from_tape(forward, pushed, saved, given(pulled)), given(pulled), arrays), pulled
+
+
 def given(graph: Graph) -> tuple[Value, ...]:
     """What a step is given beside its states."""
-    return *graph.inputs, *graph.parameters
+    return (*graph.inputs, *graph.parameters)
 
 
 def tangents_alone(backward: Graph, dots: Mapping[Value, Value], forward: Graph) -> Graph:
     """The backward step beside its tangent, of which the tangent alone is wanted."""
-    known = {v: dots.get(v) for v in (*backward.inputs, *backward.parameters) if v in forward.values}
+    known = {v: dots.get(v) for v in given(backward) if v in forward.values}
     both = tangent(backward, known)
     n, m = len(backward.outputs), len(backward.sums)
     outputs = zip((name for name, _ in backward.outputs), (v for _, v in both.outputs[n:]), strict=True)
@@ -180,13 +189,6 @@ def largest_first(analysis: Analysis) -> Graph:
     early = [op for group in groups for op in group.products if op.operand in graph.given]
     early = [op for op in early if analysis.level[op.out] == BEFORE]
     return check(replace(graph, ops=(*early, *(op for op in graph.ops if op not in early))))
-
-
-def outside(pushed: Graph, pulled: Graph) -> set[Value]:
-    """What both steps are given that lies in no memory of theirs: inputs, parameters and their tangents, and
-    the gradients of outputs.
-    """
-    return {*given(pushed)} | ({*pulled.inputs} - {*pushed.values})
 
 
 def reading_only(graph: Graph, seeds: Iterable[Value] = ()) -> Graph:

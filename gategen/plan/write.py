@@ -57,14 +57,12 @@ def parted(
             needed.update(stage.reads)
             taken.update(slots[v] for v in stage.writes if v in slots)
             continue
-        chosen: set[Value] = set()
         for op in reversed(stage.ops):
             if op.out in needed or not taken.isdisjoint(slots.get(v) for v in op.reads):
-                chosen.add(op.out)
-                needed.update(op.reads)
+                needed.update((op.out, *op.reads))
                 taken.update([slots[op.out]] if op.out in slots else ())
-        now = tuple(op for op in stage.ops if op.out in chosen)
-        later = tuple(op for op in stage.ops if op.out not in chosen)
+        now = tuple(op for op in stage.ops if op.out in needed)
+        later = tuple(op for op in stage.ops if op.out not in needed)
         passing = {op.out for op in now if op.out not in slots}
         if any(not passing.isdisjoint(op.reads) for op in later):
             now, later = stage.ops, ()  # what both need has no memory between them

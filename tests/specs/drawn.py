@@ -221,16 +221,6 @@ beside = Cell(
     Eq(s.next, where(A_s @ concat(h.next, s) >= 0, h / (2 + s**2), h)),
 )
 
-# A single value that is computed ahead lies in no stack with wider ones.
-b_one, part = vectors("b_one", size=1), gates("part")
-W_part = matrices("W_part", shape=("hidden", "hidden"))
-quotient = Cell(
-    "quotient",
-    Eq(h.next, h + mean(x)),
-    Eq(part, W_part @ (b_one * h / (b_one**2 + Rational(1, 1000)))),
-    output=(part,),
-)
-
 # A gradient is read once more, by what the loop could wait for, where another one has taken its memory.
 waiting = Cell(
     "waiting",
@@ -244,3 +234,16 @@ waiting = Cell(
 b_e, b_f = vectors("b_e", size="memory"), vectors("b_f")
 e, f = states("e", size="memory", initial=alpha * tanh(b_e)), states("f", initial=alpha * tanh(b_f))
 starting = Cell("starting", Eq(f.next, tanh(W_x @ x + U_h @ f)), Eq(e.next, e * mean(f)))
+
+# Only an input tells a size, and nothing else is read of it.
+told = Cell("told", Eq(h.next, h / 2 + mean(x)), Eq(z, h.next * m))
+
+# A single value that is computed ahead lies in no stack with wider ones.
+b_one, part = vectors("b_one", size=1), gates("part")
+W_part = matrices("W_part", shape=("hidden", "hidden"))
+quotient = Cell(
+    "quotient",
+    Eq(h.next, h + mean(x)),
+    Eq(part, W_part @ (b_one * h / (b_one**2 + Rational(1, 1000)))),
+    output=(part,),
+)
