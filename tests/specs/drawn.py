@@ -239,11 +239,11 @@ starting = Cell("starting", Eq(f.next, tanh(W_x @ x + U_h @ f)), Eq(e.next, e * 
 told = Cell("told", Eq(h.next, h / 2 + mean(x)), Eq(z, h.next * m))
 
 # A single value that is computed ahead lies in no stack with wider ones.
-b_one, part = vectors("b_one", size=1), gates("part")
+b_one, quota = vectors("b_one", size=1), gates("part")
 W_part = matrices("W_part", shape=("hidden", "hidden"))
 quotient = Cell(
     "quotient",
     Eq(h.next, h + mean(x)),
-    Eq(part, W_part @ (b_one * h / (b_one**2 + Rational(1, 1000)))),
-    output=(part,),
+    Eq(quota, W_part @ (b_one * h / (b_one**2 + Rational(1, 1000)))),
+    output=(quota,),
 )
