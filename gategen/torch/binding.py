@@ -6,6 +6,7 @@ are not known here: `ops.py` and `function.py` say how they come of these.
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
@@ -70,15 +71,15 @@ class Pushed(NamedTuple):
 class Binding:
     """A generated module, called with tensors.
 
-    A copy of a binding is itself. `pickle` keeps the name of the module, which must be importable under it
-    where it is read, or be that of a built-in cell.
+    A copy of a binding is itself. `pickle` keeps the name of the module, and the cell where it is known;
+    without it the module must be importable under its name where it is read, or be that of a built-in cell.
     """
 
-    def __init__(self, module: ModuleType, layout: Layout, cell: Any = None) -> None:
-        """`cell` is what the module was generated from, where that is known."""
+    def __init__(self, module: ModuleType, layout: Layout, cell: Any = None, stored: bytes = b"") -> None:
+        """`cell` is what the module was generated from, where that is known; or `stored`, its pickle."""
         self.module = module
         self.layout = layout
-        self.cell = cell
+        self._cell, self._stored = cell, stored
         self.further = tuple(module.INPUTS)[1:]
         self.several = len(module.OUTPUTS) > 1
         self.backend = "cupy" if hasattr(module, "cp") else "numpy"
@@ -90,7 +91,15 @@ class Binding:
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return found, (self.module.__name__, self.module.NAME, self.module.SPEC_SHA256, self.layout)
+        stored = self._stored or (b"" if self._cell is None else pickle.dumps(self._cell))
+        return found, (self.module.__name__, self.module.NAME, self.module.SPEC_SHA256, self.layout, stored)
+
+    @property
+    def cell(self) -> Any:
+        """What the module was generated from; None where that is not known."""
+        if self._cell is None and self._stored:
+            self._cell = pickle.loads(self._stored)
+        return self._cell
 
     def run(self, call: Call, tape: bool) -> Ran:
         """`forward` of the module. While training it changes the buffers in place."""
@@ -302,17 +311,18 @@ def bound(key: str) -> Binding:
     return _bindings[key]
 
 
-def found(name: str, cell: str, sha: str, layout: Layout) -> Binding:
-    """The binding of a module by its name. Raises RuntimeError where no such module can be found."""
+def found(name: str, cell: str, sha: str, layout: Layout, stored: bytes = b"") -> Binding:
+    """The binding of a module by its name. Raises RuntimeError where no such module can be found or made."""
     try:
         module = import_module(name)
     except ImportError:
-        module = _built_in(cell, sha, "cupy" if "_cupy" in name else "numpy")
+        backend = "cupy" if "_cupy" in name else "numpy"
+        module = _compiled(pickle.loads(stored), backend) if stored else _built_in(cell, sha, backend)
     if module is None or sha != module.SPEC_SHA256:
         raise RuntimeError(
             f"{name}, the module of this layer of {cell}, cannot be imported, or is of another cell"
         )
-    return _bindings.get(f"{module.__name__}@{sha[:16]}") or Binding(module, layout)
+    return _bindings.get(f"{module.__name__}@{sha[:16]}") or Binding(module, layout, None, stored)
 
 
 def _compiled(cell: Any, backend: str) -> ModuleType:

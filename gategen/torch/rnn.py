@@ -474,6 +474,10 @@ class RNN(_Layers):
         """
         state = dict(source.state_dict() if isinstance(source, torch.nn.Module) else source)
         kind = torch_kind(state)
+        if "weight_ih_l0" not in state:
+            raise ValueError(
+                f"a layer has weight_ih_l0, and this {sorted(state)}: RNN is of layers, not of cells"
+            )
         relu = getattr(source, "nonlinearity", "tanh") == "relu"
         first, projection = state["weight_ih_l0"], state.get("weight_hr_l0")
         layer = cls(
@@ -521,7 +525,13 @@ class RNN(_Layers):
             dtype=like.dtype,
             **options,
         )
-        layer.load_state_dict(self.state_dict())
+        state: dict[str, Tensor] = {}
+        for suffix in self._suffixes:
+            held = zip(
+                self._binding.layout.names, self._held(self._binding.layout.names, suffix), strict=True
+            )
+            state |= {name + suffix: tensor for name, tensor in held if name + suffix not in self._absent}
+        layer.load_state_dict(state)
         return layer.train(self.training)
 
     def to_onnx(self, path: Any, **options: Any) -> None:
@@ -578,9 +588,8 @@ class RNNCell(_Layers):
 def _further(net: Net) -> dict[str, Any]:
     """The named arguments of a net: its further sizes, and what its fixed parameters were told to hold."""
     held = net.module.unpack(net.cells[0].params)
-    told = [name for name, p in signature(net.module.init).parameters.items() if p.default is p.empty]
-    sizes = {name: size for name, size in net.sizes.items() if name != "hidden"}
-    return sizes | {name: held[name] for name in told if name in held}
+    told = [name for name in signature(net.module.init).parameters if name in held]
+    return {n: size for n, size in net.sizes.items() if n != "hidden"} | {n: held[n] for n in told}
 
 
 def _module_of(cell: Any) -> tuple[ModuleType, Any]:

@@ -2,7 +2,11 @@
 
 import copy
 import io
+import json
+import os
 import pickle
+import subprocess
+import sys
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
@@ -72,6 +76,28 @@ def test_a_layer_that_was_moved_keeps_nothing_of_its_old_memory():
     assert not any(layer._arrays.values())
 
 
+READ = """
+import sys, torch
+layer = torch.load(sys.argv[1], weights_only=False)
+x = torch.ones(2, 1, 3, requires_grad=True)
+(d_x,) = torch.autograd.grad(layer(x)[0].square().sum(), x, create_graph=True)
+print(torch.autograd.grad(d_x.square().sum(), x)[0].tolist())
+"""
+
+
+def test_a_layer_of_an_own_cell_is_read_by_a_process_that_never_saw_the_cell(tmp_path):
+    layer = RNN("states: h\nh' = tanh(W_h @ x + U_h @ h) * 1.25", 3, 4)
+    torch.save(layer, tmp_path / "layer.pt")
+    x = torch.ones(2, 1, 3, requires_grad=True)
+    (d_x,) = torch.autograd.grad(layer(x)[0].square().sum(), x, create_graph=True)
+    (wanted,) = torch.autograd.grad(d_x.square().sum(), x)
+    environment = {**os.environ, "GATEGEN_CACHE": str(tmp_path / "cache")}
+    command = [sys.executable, "-c", READ, str(tmp_path / "layer.pt")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert torch.equal(torch.tensor(json.loads(done.stdout)), wanted)
+
+
 # -------------------------------------------------------------------------------- the device meta
 
 
@@ -123,6 +149,24 @@ def test_reset_parameters_brings_back_what_the_cell_states():
 def test_what_a_cell_states_is_as_precise_as_the_layer(layer_class):
     stated = dict(layer_class(STATED, I, H, dtype=DOUBLE).state_dict())
     assert [value.unique().item() for name, value in stated.items() if name[0] in "bs"] == [0.1, 0.3]
+
+
+def test_fixed_contents_go_to_a_net_and_back():
+    text = "states: h\nfixed matrices: E[hidden, hidden]\nh' = tanh(W_h @ x + E @ h)"
+    layer = RNN(text, I, H, E=torch.eye(H).mul(0.5), dtype=DOUBLE)
+    again = RNN.from_net(layer.to_net())
+    assert torch.equal(again(sequences())[0], layer(sequences())[0])
+
+
+def test_a_layer_with_a_parametrization_becomes_one_of_pytorch():
+    layer = RNN("gru_after", I, H, bias=False, dtype=DOUBLE)
+    parametrizations.weight_norm(layer, "weight_hh_l0")
+    torch.testing.assert_close(layer.to_torch()(sequences())[0], layer(sequences())[0])
+
+
+def test_a_cell_of_pytorch_is_no_layer():
+    with pytest.raises(ValueError, match="RNN is of layers, not of cells"):
+        RNN.from_torch(torch.nn.GRUCell(I, H))
 
 
 # -------------------------------------------------------------------------------- names
