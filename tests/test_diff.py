@@ -99,7 +99,8 @@ def test_a_cell_is_the_same_as_itself(name):
 def test_a_cell_is_the_same_under_other_names_and_in_another_order(name):
     found = diff(CELLS[name], renamed(CELLS[name]))
     assert found.verdict == SAME
-    assert set(marks(found)) == {ALIKE}
+    unread = {MOVED} if name == "told" else set()  # an equation that nothing reads
+    assert set(marks(found)) == {ALIKE, *unread}
     started = {symbol for state in CELLS[name].states for symbol in state.initial.free_symbols}
     idle = started if CELLS[name].first else set()  # an own start that a first-step rule does without
     names = {a.name for a in CELLS[name].arrays if not idle.intersection(a.members)}
