@@ -42,7 +42,7 @@ def gemmEx(
     left = matrix(A, dtype, (m, k) if transa else (k, m), lda)
     right = matrix(B, dtype, (k, n) if transb else (n, k), ldb)
     out = matrix(C, dtype, (n, m), ldc)
-    if np.may_share_memory(out, left) or np.may_share_memory(out, right):
+    if np.shares_memory(out, left) or np.shares_memory(out, right):  # columns of one array may take turns
         raise EmulatorError("a product that overwrites what it reads")
     first: Host = np.asarray(right.T if transb else right, real)
     second: Host = np.asarray(left.T if transa else left, real)

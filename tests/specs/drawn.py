@@ -247,3 +247,8 @@ quotient = Cell(
     Eq(quota, W_part @ (b_one * h / (b_one**2 + Rational(1, 1000)))),
     output=(quota,),
 )
+
+# A product reads some columns of an array and writes others.
+W_turn, V_turn = matrices("W_turn V_turn")
+turn = states("turn")
+taking_turns = Cell("taking_turns", Eq(turn.next, where(W_turn @ x > 0, 1, 0) * (W_turn @ (V_turn @ x))))
