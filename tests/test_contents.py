@@ -114,6 +114,16 @@ def test_what_is_stated_leaves_the_other_numbers_as_they_were(module_made):
 # ------------------------------------------------------------------------------------------ layers
 
 
+def test_a_fixed_parameter_of_an_initial_state_has_no_gradient(module_made):
+    declared = "states: h = tanh(a * b)\nvectors: a\nfixed vectors: b = 0.5\n"
+    module = module_made(parsed(declared + "h' = tanh(W_h @ x + h + b)\n"))
+    params = module.init(3, 4, seed=0, dtype="float64")
+    x_array = np.random.default_rng(0).standard_normal((5, 2, 3))
+    y, _, tape = module.forward(params, x_array)
+    found = module.unpack(module.backward(params, tape, np.ones_like(y)).params)
+    assert np.all(found["b"] == 0) and np.all(found["a"] != 0)
+
+
 def test_fixed_parameters_are_kept_but_not_trained(module_made):
     module = module_made(UNSTATED)
     with pytest.raises(ValueError, match="E is fixed"):

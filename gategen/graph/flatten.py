@@ -52,9 +52,9 @@ def start(cell: Cell) -> Graph | None:
         outputs.append((state.name, value))
     graph = flattener.graph_of(f"{cell.name}_start", (), tuple(outputs))
     used = {v for op in graph.ops for v in op.reads}
-    return Graph(
-        graph.name, (), tuple(p for p in graph.parameters if p in used), (), graph.ops, graph.outputs
-    )
+    parameters = tuple(p for p in graph.parameters if p in used)
+    fixed = tuple(p for p in graph.fixed if p in used)
+    return Graph(graph.name, (), parameters, (), graph.ops, graph.outputs, fixed=fixed)
 
 
 class _Flattener:
