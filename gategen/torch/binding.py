@@ -293,6 +293,15 @@ def _place(array: Array) -> int:
     return int(array.ctypes.data if isinstance(array, np.ndarray) else array.data.ptr)
 
 
+def split(values: Sequence[Any], counts: Sequence[int]) -> list[list[Any]]:
+    """The values in groups of so many; what is left comes last."""
+    parts, start = [], 0
+    for count in counts:
+        parts.append(list(values[start : start + count]))
+        start += count
+    return [*parts, list(values[start:])]
+
+
 def _inverse(order: Sequence[int]) -> list[int]:
     return [order.index(k) for k in range(len(order))]
 
@@ -380,11 +389,7 @@ def put_together(form: Any, inputs: Sequence[Array], arrays: Sequence[Array]) ->
     match form:
         case Given(number):
             given = inputs[number]
-            if given.ndim == 3:
-                return given
-            return (
-                np.broadcast_to(given, (len(inputs[0]), *given.shape)) if type(given) is np.ndarray else given
-            )
+            return given if given.ndim == 3 else np.broadcast_to(given, (len(inputs[0]), *given.shape))
         case Kept(number, single):
             return float(arrays[number]) if single else arrays[number]
         case tuple():
@@ -439,10 +444,10 @@ def host_of(tensor: Tensor) -> Host:
         return stack
 
     def array(given: Tensor) -> Array:
-        return (
-            cupy.from_dlpack(given.detach())
-            if given.numel()
-            else cupy.empty(tuple(given.shape), str(given.dtype)[6:])
-        )
+        if given.device.type == "cpu":  # a number of the tape
+            return given.numpy()
+        if not given.numel():
+            return cupy.empty(tuple(given.shape), str(given.dtype).removeprefix("torch."))
+        return cupy.from_dlpack(given.detach())
 
     return Host("cupy", array, torch.from_dlpack, current)

@@ -6,35 +6,14 @@ the order of `PARAMETERS`. A `Layout` says how the fields are made of a layer's 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-# By cell: for each of PyTorch's tensors the parameters that lie in it, from the first row to the last.
-# https://docs.pytorch.org/docs/stable/generated/torch.nn.LSTM.html, and the same of GRU and RNN
-_LSTM = {
-    "weight_ih": "W_i W_f W_g W_o",
-    "weight_hh": "U_i U_f U_g U_o",
-    "bias_ih": "b_i b_f b_g b_o",
-    "bias_hh": "b_i b_f b_g b_o",
-}
-_RNN = {"weight_ih": "W_h", "weight_hh": "U_h", "bias_ih": "b_h", "bias_hh": "b_h"}
-_PYTORCH = {
-    "gru_after": {
-        "weight_ih": "W_r W_z W_h",
-        "weight_hh": "U_r U_z U_h",
-        "bias_ih": "b_r b_z b_h",
-        "bias_hh": "c_r c_z c_h",
-    },
-    "lstm": _LSTM,
-    "lstm_projected": {**_LSTM, "weight_hr": "P"},
-    "rnn": _RNN,
-    "irnn": _RNN,
-}
+from gategen.layers.weights import TORCH, Known, named_cell
 
-
-KINDS = {"gru_after": "GRU", "lstm": "LSTM", "lstm_projected": "LSTM", "rnn": "RNN", "irnn": "RNN"}
 PROJECTED = '''
 """LSTM whose output is a projection of its hidden vector.
 
@@ -51,6 +30,24 @@ o = sigmoid(W_o @ x + U_o @ h + b_o)
 c' = f * c + i * g
 h' = P @ (o * tanh(c'))
 '''
+_EQUATIONS = tuple(re.findall(r"^[\w']+ = .*$", PROJECTED, re.M))
+_CELLS = {name: named_cell(name) for name in ("gru_after", "lstm", "rnn", "irnn")}
+_CELLS["lstm_projected"] = Known("lstm_projected", "LSTM", "ifgo", _EQUATIONS, projection="P")
+
+
+def known_to_pytorch(module: ModuleType) -> Known | None:
+    """The cell of a module as PyTorch has it: by its name, with these very equations."""
+    cell = _CELLS.get(module.NAME)
+    return cell if cell is not None and set(cell.equations) == set(module.EQUATIONS) else None
+
+
+def _tensors(cell: Known) -> dict[str, list[str]]:
+    """PyTorch's tensors of a layer, and the parameters that lie in each, from the first row to the last."""
+    second = "c" if cell.biases == 2 else "b"
+    letters = {"weight_ih": "W", "weight_hh": cell.recurrent, "bias_ih": "b", "bias_hh": second}
+    gates = TORCH.orders[cell.kind]
+    found = {name: [f"{letter}_{gate}" for gate in gates] for name, letter in letters.items()}
+    return found | ({"weight_hr": [cell.projection]} if cell.projection else {})
 
 
 @dataclass(frozen=True)
@@ -76,19 +73,20 @@ class Layout:
 def layout_of(module: ModuleType, params: Any) -> Layout:
     """PyTorch's names for the cells that it has, the cell's own for all others; `params` are any `Params`."""
     members = _members(module, params)
-    known = {name: parts.split() for name, parts in _PYTORCH.get(module.NAME, {}).items()}
-    if {frozenset(field) for field in members} != {frozenset(parts) for parts in known.values()}:
+    cell = known_to_pytorch(module)
+    if cell is None:
         numbers = iter(range(len(module.PARAMETERS)))
         return Layout(
             module.PARAMETERS, tuple(Source(tuple(next(numbers) for _ in part)) for part in members)
         )
-    return Layout(tuple(known), tuple(_source(field, known) for field in members))
+    tensors = _tensors(cell)
+    return Layout(tuple(tensors), tuple(_source(field, tensors) for field in members))
 
 
-def _source(field: Sequence[str], known: dict[str, list[str]]) -> Source:
-    tensors = tuple(k for k, parts in enumerate(known.values()) if set(parts) == set(field))
-    (parts, *_) = (parts for parts in known.values() if set(parts) == set(field))
-    return Source(tensors, tuple(parts.index(name) for name in field))
+def _source(field: Sequence[str], tensors: dict[str, list[str]]) -> Source:
+    numbers = tuple(k for k, parts in enumerate(tensors.values()) if set(parts) == set(field))
+    parts = list(tensors.values())[numbers[0]]
+    return Source(numbers, tuple(parts.index(name) for name in field))
 
 
 def _members(module: ModuleType, params: Any) -> list[tuple[str, ...]]:

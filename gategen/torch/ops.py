@@ -1,8 +1,8 @@
-"""A run and its gradient as operators of PyTorch, `gategen::run` and `gategen::pull`, which graphs can hold.
+"""A run, its gradient and its second derivatives as operators of PyTorch, which graphs can hold.
 
-`torch.compile`, `torch.export`, `vmap` and fake tensors need them. An operator takes tensors and plain values
-alone, so it names its binding by key; and it says the shapes of its results before it runs, so those of the
-tape are found out by tiny runs.
+They are `gategen::run`, `gategen::pull` and `gategen::push`; `torch.compile`, `torch.export`, traces and fake
+tensors need them. An operator takes tensors and plain values alone, so it names its binding by key; and it
+says the shapes of its results before it runs, so those of the tape are found out by tiny runs.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
-from gategen.torch.binding import Binding, Call, Gradients, Ran, bound
+from gategen.torch.binding import Binding, Call, Gradients, Ran, bound, split
 
 Tensor = Any
 
@@ -37,8 +37,10 @@ def run(binding: Binding, call: Call) -> tuple[Tensor, ...]:
     flat = (*call.tensors, *call.inputs, *call.initial)
     tape = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in flat)
     tape = tape or torch.jit.is_tracing()  # what is traced may be differentiated later
-    given = list(map(list, call[:3])), call.lengths, list(call.buffers)
-    found = run_op(binding.key, *given[0], *given[1:], call.training, tape)
+    tensors, inputs, initial = map(list, call[:3])
+    found = run_op(
+        binding.key, tensors, inputs, initial, call.lengths, list(call.buffers), call.training, tape
+    )
     count = len(binding.module.OUTPUTS) + len(binding.module.STATES)
     update(call, found[count:])
     return tuple(found[:count])
@@ -127,57 +129,39 @@ def _own(tensor: Tensor) -> Tensor:
 def _(
     key: str, tensors: Any, inputs: Any, initial: Any, lengths: Any, buffers: Any, training: bool, tape: bool
 ) -> list[Tensor]:
-    binding, call = bound(key), Call(tensors, inputs, initial, lengths, buffers, training, {})
-    steps, batch = inputs[0].shape[:2]
-    outputs, final, kept = _shapes(binding, call, tape)
-    empty = inputs[0].new_empty
-
-    def like(found: Sequence[Any]) -> list[Tensor]:
-        return [empty([a + b * steps + c * batch for a, b, c in dims], dtype=dtype) for dims, dtype in found]
-
-    return [*like(outputs), *like(final), *map(torch.empty_like, buffers), *like(kept)]
+    call = Call(tensors, inputs, initial, lengths, buffers, training, {})
+    outputs, final, kept = _empty(bound(key), call, tape)
+    return [*outputs, *final, *map(torch.empty_like, buffers), *kept]
 
 
 @pull_op.register_fake
-def _(
-    key: str,
-    tensors: Any,
-    inputs: Any,
-    initial: Any,
-    lengths: Any,
-    buffers: Any,
-    training: bool,
-    tape: Any,
-    d_outputs: Any,
-    d_final: Any,
-) -> list[Tensor]:
-    return [torch.empty_like(t, memory_format=torch.contiguous_format) for t in (*tensors, *inputs, *initial)]
+def _(key: str, tensors: Any, inputs: Any, initial: Any, *_: Any) -> list[Tensor]:
+    return _like(*tensors, *inputs, *initial)
 
 
 @push_op.register_fake
 def _(
-    key: str,
-    tensors: Any,
-    inputs: Any,
-    initial: Any,
-    lengths: Any,
-    buffers: Any,
-    training: bool,
-    tape: Any,
-    d_outputs: Any,
-    d_final: Any,
-    moved: Any,
+    key: str, tensors: Any, inputs: Any, initial: Any, lengths: Any, buffers: Any, training: bool, *rest: Any
 ) -> list[Tensor]:
-    ends: Any = (*d_outputs, *d_final)
-    if not ends:
-        call = Call(tensors, inputs, initial, lengths, buffers, training, {})
-        steps, batch = inputs[0].shape[:2]
-        outputs, final, _ = _shapes(bound(key), call, True)
-        return [
-            inputs[0].new_empty([a + b * steps + c * batch for a, b, c in d]) for d, _ in (*outputs, *final)
-        ]
-    whole = torch.contiguous_format
-    return [torch.empty_like(t, memory_format=whole) for t in (*ends, *tensors, *inputs, *initial)]
+    _, d_outputs, d_final, _ = rest
+    if d_final:
+        return _like(*d_outputs, *d_final, *tensors, *inputs, *initial)
+    call = Call(tensors, inputs, initial, lengths, buffers, training, {})
+    outputs, final, _ = _empty(bound(key), call, True)
+    return [*outputs, *final]
+
+
+def _like(*tensors: Tensor) -> list[Tensor]:
+    return [torch.empty_like(tensor, memory_format=torch.contiguous_format) for tensor in tensors]
+
+
+def _empty(binding: Binding, call: Call, tape: bool) -> list[list[Tensor]]:
+    """Outputs, final states and tape of a run, with nothing in them."""
+    (steps, batch), empty = call.inputs[0].shape[:2], call.inputs[0].new_empty
+    return [
+        [empty([a + b * steps + c * batch for a, b, c in dims], dtype=dtype) for dims, dtype in kind]
+        for kind in _shapes(binding, call, tape)
+    ]
 
 
 def _facts(binding: Binding, call: Call) -> tuple[Any, ...]:
@@ -259,79 +243,55 @@ def _tried(
 def _set_up(ctx: Any, inputs: Any, output: Any) -> None:
     key, tensors, given, initial, lengths, buffers, training, _ = inputs
     module = bound(key).module
-    ctx.outputs, ctx.states = len(module.OUTPUTS), len(module.STATES)
-    ends, rest = output[: ctx.outputs + ctx.states], output[ctx.outputs + ctx.states :]
-    buffers, kept = rest[: len(buffers)], rest[len(buffers) :]  # the old statistics change in place
-    ctx.save_for_backward(
-        *tensors, *given, *initial, *buffers, *kept, *([] if lengths is None else [lengths])
-    )
-    ctx.counts = len(tensors), len(given), len(initial), len(buffers), len(kept), int(lengths is not None)
+    ctx.outputs = len(module.OUTPUTS)
+    ends, buffers, kept = split(output, (ctx.outputs + len(module.STATES), len(buffers)))
+    # Of the statistics the new ones are kept: the old ones change in place.
+    _save(ctx, tensors, given, initial, [] if lengths is None else [lengths], buffers, kept)
     ctx.of = key, training
     ctx.ends = [(end.shape, end.dtype, end.device) for end in ends]
     ctx.set_materialize_grads(False)
 
 
 def _back(ctx: Any, gradients: Any) -> tuple[Any, ...]:
-    saved, parts = list(ctx.saved_tensors), []
-    for count in ctx.counts:
-        parts.append(saved[:count])
-        saved = saved[count:]
-    tensors, inputs, initial, buffers, kept, lengths = parts
+    tensors, inputs, initial, lengths, buffers, kept = _saved(ctx)
     known = [
         torch.zeros(shape, dtype=dtype, device=device) if d is None else d
         for d, (shape, dtype, device) in zip(gradients, ctx.ends, strict=False)
     ]
     key, training = ctx.of
+    d_outputs, d_final = split(known, (ctx.outputs,))
     found = pull_op(
-        key,
-        tensors,
-        inputs,
-        initial,
-        lengths[0] if lengths else None,
-        buffers,
-        training,
-        kept,
-        known[: ctx.outputs],
-        known[ctx.outputs :],
+        key, tensors, inputs, initial, *(lengths or [None]), buffers, training, kept, d_outputs, d_final
     )
-    at, then = len(tensors), len(tensors) + len(inputs)
-    return None, found[:at], found[at:then], found[then:], None, [None] * len(buffers), None, None
+    groups = split(found, (len(tensors), len(inputs)))
+    return None, *groups, None, [None] * len(buffers), None, None
 
 
 def _set_up_second(ctx: Any, inputs: Any, output: Any) -> None:
     key, tensors, given, initial, lengths, buffers, training, tape, d_outputs, d_final = inputs
-    saved = (tensors, given, initial, [] if lengths is None else [lengths], buffers, tape, d_outputs, d_final)
-    ctx.save_for_backward(*(tensor for group in saved for tensor in group))
-    ctx.counts = [*map(len, saved)]
+    times = [] if lengths is None else [lengths]
+    _save(ctx, tensors, given, initial, times, buffers, tape, d_outputs, d_final)
     ctx.of = key, training
 
 
 def _back_again(ctx: Any, moved: Any) -> tuple[Any, ...]:
-    saved, parts = list(ctx.saved_tensors), []
-    for count in ctx.counts:
-        parts.append(saved[:count])
-        saved = saved[count:]
-    tensors, inputs, initial, lengths, buffers, tape, d_outputs, d_final = parts
+    tensors, inputs, initial, lengths, buffers, tape, *pulled = _saved(ctx)
     key, training = ctx.of
     found = push_op(
-        key,
-        tensors,
-        inputs,
-        initial,
-        lengths[0] if lengths else None,
-        buffers,
-        training,
-        tape,
-        d_outputs,
-        d_final,
-        list(moved),
+        key, tensors, inputs, initial, *(lengths or [None]), buffers, training, tape, *pulled, list(moved)
     )
-    groups = []
-    for count in map(len, (d_outputs, d_final, tensors, inputs, initial)):
-        groups.append(found[:count])
-        found = found[count:]
-    still = [None] * len(buffers), None, [None] * len(tape)
-    return None, *groups[2:], None, *still, *groups[:2]
+    d_outputs, d_final, *groups = split(found, [*map(len, (*pulled, tensors, inputs))])
+    return None, *groups, None, [None] * len(buffers), None, [None] * len(tape), d_outputs, d_final
+
+
+def _save(ctx: Any, *groups: Sequence[Tensor]) -> None:
+    ctx.counts = [*map(len, groups)]
+    ctx.save_for_backward(*(tensor for group in groups for tensor in group))
+
+
+def _saved(ctx: Any) -> list[list[Tensor]]:
+    """The groups that were saved."""
+    return split(ctx.saved_tensors, ctx.counts)[:-1]
 
 
 run_op.register_autograd(_back, setup_context=_set_up)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.autograd import forward_ad
-from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from gategen.layers import RNN as Net
@@ -25,7 +25,7 @@ from gategen.layers.arrange import host
 from gategen.layers.weights import TORCH, torch_kind
 from gategen.torch import function, ops, transforms
 from gategen.torch.binding import Binding, Call, field_of
-from gategen.torch.names import KINDS, PROJECTED, is_bias, layout_of
+from gategen.torch.names import PROJECTED, is_bias, known_to_pytorch, layout_of
 
 Tensor = Any
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
@@ -372,8 +372,7 @@ class RNN(_Layers):
         starts = self._states(hx, (len(self._suffixes), x.shape[1]))
         starts = starts if order is None else [state.index_select(1, order) for state in starts]
         outputs, final = self._layers(x, starts, ends, given)
-        rows = [torch._C._VariableFunctions._pack_padded_sequence(y, ends, False)[0] for y in outputs]
-        made = [PackedSequence(part, sizes, order, back) for part in rows]
+        made = [PackedSequence(pack_padded_sequence(y, ends).data, sizes, order, back) for y in outputs]
         final = final if back is None else [state.index_select(1, back) for state in final]
         return self._output(made), self._output(final)
 
@@ -508,12 +507,13 @@ class RNN(_Layers):
 
     def to_torch(self) -> Any:
         """The same as an `nn.GRU`, `nn.LSTM` or `nn.RNN`. Raises ValueError where PyTorch has none such."""
-        if self._binding.layout.names == self.module.PARAMETERS:
+        cell = known_to_pytorch(self.module)
+        if cell is None:
             return self.to_net().to_torch()
-        options: dict[str, Any] = {"nonlinearity": "relu"} if self.module.NAME == "irnn" else {}
+        options: dict[str, Any] = {"nonlinearity": cell.activation} if cell.kind == "RNN" else {}
         options |= {"proj_size": self.proj_size} if self.proj_size else {}
         (like, *_) = self.parameters()
-        layer = getattr(torch.nn, KINDS[self.module.NAME])(
+        layer = getattr(torch.nn, cell.kind)(
             self.input_size,
             self.hidden_size,
             num_layers=self.num_layers,
@@ -533,6 +533,10 @@ class RNN(_Layers):
             state |= {name + suffix: tensor for name, tensor in held if name + suffix not in self._absent}
         layer.load_state_dict(state)
         return layer.train(self.training)
+
+    def to_keras(self) -> list[list[Any]]:
+        """What `set_weights` of layers of Keras takes, as `gategen.layers.RNN.to_keras` gives it."""
+        return self.to_net().to_keras()
 
     def to_onnx(self, path: Any, **options: Any) -> None:
         """Write the layers as an ONNX model, as `gategen.layers.RNN.to_onnx` does with these options."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from gategen.torch.binding import Binding, Call
+from gategen.torch.binding import Binding, Call, split
 from gategen.torch.ops import pull_op, push_op, run_op, update
 
 Tensor = Any
@@ -24,15 +24,6 @@ def run(binding: Binding, call: Call) -> tuple[Tensor, ...]:
     found = _Run.apply((binding.key, counts, ends, call.training), call.lengths, *flat)
     update(call, found[sum(ends) :])
     return tuple(found[: sum(ends)])
-
-
-def split(values: Sequence[Any], counts: Sequence[int]) -> list[list[Any]]:
-    """The values in groups of so many; what is left comes last."""
-    parts, start = [], 0
-    for count in counts:
-        parts.append(list(values[start : start + count]))
-        start += count
-    return [*parts, list(values[start:])]
 
 
 def one_by_one(function: Callable[..., Any]) -> Callable[..., Any]:
