@@ -13,6 +13,12 @@ class UnsupportedError(GategenError):
     """The spec is right, but this backend or command cannot do it."""
 
 
+class MissingError(GategenError):
+    """A package or a program is needed that is not installed, or does not work here."""
+
+    exit_code = 3
+
+
 class SpecWarning(UserWarning):
     """Something in a spec that is allowed but probably not meant, such as a name that nothing uses."""
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from inspect import signature
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gategen.backends.interface import sha_of
+from gategen.compiled import compile
 from gategen.errors import GategenError
-from gategen.judge.host import imported, written
 from gategen.layers import RNN
 from gategen.layers.files import RECORD, read, read_record
 from gategen.spec.cell import Cell
@@ -77,9 +75,8 @@ def _agreed(cell: Cell, asked: Asked, weights: str, arrays: Mapping[str, Any]) -
 
 
 def _made(cell: Cell, asked: Asked, arrays: Mapping[str, Any]) -> RNN:
-    """The net over a module of its own. Raises TypeError and ValueError."""
-    with tempfile.TemporaryDirectory(prefix="gategen-") as folder:
-        module = imported(written(cell, "numpy", Path(folder)))
+    """The net. Raises TypeError and ValueError."""
+    module = compile(cell)
     hidden = asked.sizes["hidden"]
     sizes = {size: asked.sizes.get(size, hidden) for size in cell.sizes}
     if unknown := sorted(set(asked.sizes) - set(sizes)):

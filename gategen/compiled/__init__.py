@@ -6,6 +6,7 @@ there, so that a traceback quotes their lines, `inspect` finds their source, and
 
 from __future__ import annotations
 
+from functools import lru_cache
 from hashlib import sha256
 from importlib import import_module, invalidate_caches
 from pathlib import Path
@@ -19,8 +20,6 @@ from gategen.spec.load import Target, load_one
 _FOLDER = cache_folder() / "modules"
 __path__ = [*__path__, str(_FOLDER)]
 
-_made: dict[tuple[Cell, str], ModuleType] = {}
-
 
 def compile(cell: Target, backend: str = "numpy") -> ModuleType:
     """The generated module of a cell for one backend, imported.
@@ -33,14 +32,13 @@ def compile(cell: Target, backend: str = "numpy") -> ModuleType:
     variable GATEGEN_CACHE names. Raises `SpecError` where the cell is wrong, `GategenError` where the cache
     cannot be written, and ImportError where the module needs a package that is not there: CuPy.
     """
-    key = load_one(cell), backend
-    if key not in _made:
-        _made[key] = _imported(generate(*key))
-    return _made[key]
+    return _made(load_one(cell), backend)
 
 
-def _imported(files: dict[str, str]) -> ModuleType:
-    """The module among the files, each of which bears the digest of all in its name."""
+@lru_cache(maxsize=256)
+def _made(cell: Cell, backend: str) -> ModuleType:
+    """The module, imported from files that bear the digest of all in their names."""
+    files = generate(cell, backend)
     digest = sha256("\0".join(files.values()).encode()).hexdigest()[:16]
     paths = {_FOLDER / f"{Path(name).stem}_{digest}{Path(name).suffix}": text for name, text in files.items()}
     write_files(

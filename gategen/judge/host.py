@@ -20,18 +20,12 @@ import numpy.typing as npt
 
 from gategen.build import all_backends, generate
 from gategen.emulator import HostError
-from gategen.errors import GategenError
+from gategen.errors import MissingError
 from gategen.spec.cell import Cell
 
 CPU, EMULATION = "CPU", "CPU emulation"
 
 Array = npt.NDArray[Any]
-
-
-class MissingError(GategenError):
-    """A package or a program is needed that is not installed, or does not work here."""
-
-    exit_code = 3
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,10 @@ from gategen.errors import GategenError
 from gategen.files import write_file
 from gategen.onnx.model import OPSET, Net, model
 from gategen.onnx.native import Native
-from gategen.onnx.nodes import MissingError
 from gategen.spec.cell import Cell
 from gategen.spec.load import Target, find_builtin, load_one
 
-__all__ = ["OPSET", "MissingError", "Native", "Net", "cell_of", "export", "model"]
+__all__ = ["OPSET", "Native", "Net", "cell_of", "export", "model"]
 
 MARK = re.compile(rb"\x08.\x12\x07gategen", re.S)  # how every file begins: a version, and who produced it
 

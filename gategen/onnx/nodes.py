@@ -11,16 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from gategen.errors import GategenError
+from gategen.errors import MissingError
 from gategen.graph import fresh
 
 Array = np.ndarray[Any, Any]
-
-
-class MissingError(GategenError):
-    """The package onnx is not installed."""
-
-    exit_code = 3
 
 
 def package(module: str = "") -> Any:

@@ -37,8 +37,8 @@ def show(cell: Cell, stage: str, form: str) -> Any:
         ("adjoint", "text"): lambda cell: "\n\n".join(map(text, map(adjoint, export.both_steps(cell)))),
         ("adjoint", "latex"): latex.gradients,
         ("adjoint", "json"): export.adjoints,
-        ("plan", "text"): plan_text,
-        ("plan", "latex"): latex.plan_table,
+        ("plan", "text"): lambda cell: plan_text(plan.plan(cell, arrays=True)),
+        ("plan", "latex"): lambda cell: latex.plan_table(plan.plan(cell, arrays=True)),
         ("plan", "json"): export.planned,
     }
     return views[stage, form](cell)
@@ -47,9 +47,8 @@ def show(cell: Cell, stage: str, form: str) -> Any:
 # ------------------------------------------------------------------------------------------ text
 
 
-def plan_text(cell: Cell) -> str:
+def plan_text(made: plan.Plan) -> str:
     """The plan, and under it what it comes to."""
-    made = plan.plan(cell, arrays=True)
     lines = [str(plan.text(made)), ""]
     last = ""
     for head, way, what in numbers.rows(numbers.of_plan(made)):

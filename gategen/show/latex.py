@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence, Set
-from functools import partial
 from typing import ClassVar
 
 import sympy as sp
@@ -34,7 +33,7 @@ from gategen.graph import (
     ranks,
 )
 from gategen.graph.adjoint import adjoint
-from gategen.plan import plan
+from gategen.plan import Plan
 from gategen.plan.text import buffer_text, field_text, stage_rows
 from gategen.spec import language as lang
 from gategen.spec.cell import Cell
@@ -425,26 +424,30 @@ def second_names(forward: Graph, back: Graph, printer: OfValues) -> list[tuple[s
 # ------------------------------------------------------------------------------------------ the plan
 
 
-def plan_table(cell: Cell) -> str:
+def plan_table(made: Plan) -> str:
     """The plan as the rows of a `tabular`, and under a line what it comes to."""
-    made = plan(cell, arrays=True)
     listing = [("params", "", field_text(field)) for field in made.fields]
     for rule in made.rules:
         listing += [(f"{rule.title}tape", "", buffer_text(buffer)) for buffer in rule.saved]
         listing += [(f"{rule.title}{which}", when, what) for which, when, what in stage_rows(rule)]
-    spelled = partial(numbers.formula, power="^{{{}}}", times=r" \, ", word=r"\mathrm{{{}}}".format)
-    total = numbers.rows(numbers.of_plan(made), lambda expr: f"${spelled(expr)}$")
+    total = numbers.rows(numbers.of_plan(made), formula)
     return "\n".join(
         [
-            f"% {cell.name}: {cell.title}",
+            f"% {made.cell.name}: {made.cell.title}",
             r"\begin{tabular}{lll}",
-            rf"    \multicolumn{{3}}{{l}}{{\texttt{{{escaped(cell.name)}}} ({made.kind})}} \\ \hline",
+            rf"    \multicolumn{{3}}{{l}}{{\texttt{{{escaped(made.cell.name)}}} ({made.kind})}} \\ \hline",
             *(rf"    {row[0]} & {row[1]} & \texttt{{{escaped(row[2])}}} \\" for row in thinned(listing)),
             r"    \hline",
             *(rf"    {' & '.join(row)} \\" for row in thinned(total)),
             r"\end{tabular}",
         ]
     )
+
+
+def formula(expr: sp.Expr) -> str:
+    """A number of the summary, set in a line."""
+    spelled = numbers.formula(expr, power="^{{{}}}", times=r" \, ", word=r"\mathrm{{{}}}".format)
+    return f"${spelled}$"
 
 
 def thinned(rows: Iterable[tuple[str, str, str]]) -> list[tuple[str, str, str]]:

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from html import escape
-
-import sympy as sp
 
 from gategen import summary as numbers
 from gategen.graph import Graph, text
 from gategen.graph.adjoint import adjoint
 from gategen.plan import Plan
-from gategen.show import export, latex
-from gategen.show import plan_text as plan_of
+from gategen.show import export, latex, plan_text
 from gategen.spec.cell import Cell
 
 
@@ -49,25 +45,18 @@ def cell_html(cell: Cell) -> str:
     sizes = [f"{symbol} ({cell.size_of(symbol)})" for symbol in cell.inputs]
     states = [f"{state} ({state.size})" for state in cell.states]
     rows = [("inputs", ", ".join(sizes)), ("states", ", ".join(states)), ("class", found.kind)]
-    rows += [(f"{head} {way}".strip(), what) for head, way, what in numbers.rows(found, _formula)]
+    rows += [(f"{head} {way}".strip(), what) for head, way, what in numbers.rows(found, latex.formula)]
     return _html(latex.equations(cell)) + _table(rows)
 
 
 def plan_latex(made: Plan) -> str:
     """The plan as a `tabular`."""
-    return latex.plan_table(made.cell)
+    return latex.plan_table(made)
 
 
 def plan_html(made: Plan) -> str:
     """What runs before, in and after the time loop, and what it comes to."""
-    return f"<pre>{escape(plan_of(made.cell))}</pre>"
-
-
-_spelled = partial(numbers.formula, power="^{{{}}}", times=r" \, ", word=r"\mathrm{{{}}}".format)
-
-
-def _formula(expr: sp.Expr) -> str:
-    return f"${_spelled(expr)}$"
+    return f"<pre>{escape(plan_text(made))}</pre>"
 
 
 def _blocks(source: str) -> Iterator[tuple[bool, str]]:
