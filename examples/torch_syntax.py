@@ -121,27 +121,30 @@ class Job:
 
     model: torch.nn.Module
     optimiser: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
     epoch: int = 0
     step: int = 0  # within the epoch
+    total: float = 0.0  # of the losses of its steps
     losses: tuple[float, ...] = ()  # of every epoch
     accuracies: tuple[float, ...] = ()
 
     def save(self, path: Path) -> None:
         """Whole or not at all."""
-        state = {"model": self.model.state_dict(), "optimiser": self.optimiser.state_dict()}
+        state = {name: getattr(self, name).state_dict() for name in STATEFUL}
         temporary = path.with_suffix(".tmp")
         torch.save(state | {name: getattr(self, name) for name in PROGRESS}, temporary)
         os.replace(temporary, path)
 
     def resume(self, path: Path) -> None:
         state = torch.load(path, weights_only=True)
-        self.model.load_state_dict(state["model"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        for name in STATEFUL:
+            getattr(self, name).load_state_dict(state[name])
         for name in PROGRESS:
             setattr(self, name, state[name])
 
 
-PROGRESS = ("epoch", "step", "losses", "accuracies")
+STATEFUL = ("model", "optimiser", "scaler")
+PROGRESS = ("epoch", "step", "total", "losses", "accuracies")
 
 
 def train(
@@ -150,28 +153,25 @@ def train(
     """The rest of an epoch. `network` is the model, or the model as several processes share it."""
     rank, processes = place()
     autocast = torch.autocast("cuda", torch.float16) if device.type == "cuda" else nullcontext()
-    scaler = torch.amp.GradScaler(enabled=device.type == "cuda")
-    total = 0.0
     network.train()
     for k, (lines, kinds) in enumerate(loader):
         if k < job.step:
             continue
-        torch.manual_seed(
-            (job.epoch * len(loader) + k) * processes + rank
-        )  # dropout is the same after a restart
+        step = job.epoch * len(loader) + k
+        torch.manual_seed(step * processes + rank)  # dropout is the same after a restart
         with autocast:
             scores = network(lines.to(device))
         loss = torch.nn.functional.cross_entropy(scores.float(), kinds.to(device))
         job.optimiser.zero_grad()
-        scaler.scale(loss).backward()
-        scaler.unscale_(job.optimiser)
+        job.scaler.scale(loss).backward()
+        job.scaler.unscale_(job.optimiser)
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        scaler.step(job.optimiser)
-        scaler.update()
-        total += loss.item()
-        tick(job, k + 1)
-    job.losses += (total / max(1, len(loader) - job.step),)
-    job.epoch, job.step = job.epoch + 1, 0
+        job.scaler.step(job.optimiser)
+        job.scaler.update()
+        job.step, job.total = k + 1, job.total + loss.item()
+        tick()
+    job.losses += (job.total / len(loader),)
+    job.epoch, job.step, job.total = job.epoch + 1, 0, 0.0
 
 
 @torch.no_grad()
@@ -224,7 +224,8 @@ def main(
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if cuda else torch.device("cpu")
     torch.manual_seed(0)
     model = Tagger(cell, hidden, layers).to(device)
-    job = Job(model, torch.optim.Adam(model.parameters(), lr=3e-3))
+    scaler = torch.amp.GradScaler(enabled=cuda)
+    job = Job(model, torch.optim.Adam(model.parameters(), lr=3e-3), scaler)
     checkpoint = out / "model.pt"
     out.mkdir(parents=True, exist_ok=True)
     if checkpoint.exists():
@@ -238,13 +239,10 @@ def main(
     with Progress(disable=rank > 0) as progress:
         bar = progress.add_task("", total=epochs * len(loader), completed=job.epoch * len(loader) + job.step)
 
-        def tick(job: Job, step: int) -> None:
+        def tick() -> None:
             progress.update(bar, advance=1, description=f"epoch {job.epoch + 1}")
-            if rank == 0 and step % every == 0 and step < len(loader):
-                at = job.step
-                job.step = step
+            if rank == 0 and job.step % every == 0 and job.step < len(loader):
                 job.save(checkpoint)
-                job.step = at
 
         while job.epoch < epochs:
             sampler.set_epoch(job.epoch)
