@@ -12,6 +12,7 @@ import pytest
 from matplotlib.mathtext import MathTextParser
 
 from gategen.plan import plan
+from gategen.plan import text as plan_as_text
 from gategen.show import latex, show
 from gategen.show.latex import escaped, name_latex
 from gategen.spec.load import builtins, load_all
@@ -251,6 +252,7 @@ def test_a_notebook_shows_a_cell_its_derivative_and_its_plan(name):
         assert "\\" not in re.sub(r"(\${1,2}).*?\1", "", html, flags=re.S)  # what is not typeset is plain
     assert f"<td>{summary(cell).kind}</td>" in cell._repr_html_() and "H" in cell._repr_html_()
     assert str(cell.adjoint()) == show(cell, "adjoint", "text")
+    assert escape(str(plan_as_text(plan(cell)))) in plan(cell)._repr_html_()  # of each plan its own
     made = plan(cell, arrays=True)
     assert unescape(made._repr_html_()) == f"<pre>{show(cell, 'plan', 'text')}</pre>"
     assert made._repr_latex_() == show(cell, "plan", "latex")
