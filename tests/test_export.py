@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from gategen import cli, load
-from gategen.errors import GategenError
+from gategen.errors import GategenError, MissingError
 from gategen.export import Asked, net_of
 from gategen.judge.host import imported, written
 from gategen.judge.problem import init_arguments
 from gategen.layers import RNN
-from gategen.onnx import MissingError, Net, cell_of, model
+from gategen.onnx import Net, cell_of, model
 from gategen.spec.load import builtins
 
 ROOT = Path(__file__).parents[1]
