@@ -9,7 +9,7 @@ from importlib import import_module
 from gategen.errors import SpecError
 from gategen.plan import Plan
 
-NAMES = ("numpy", "cupy")  # what is built where nobody names one
+NAMES = ("numpy", "cupy", "c")  # what is built where nobody names one
 FURTHER = ("numpy_jvp", "cupy_jvp")  # second derivatives, for the modules of the same language
 SECOND = "_jvp"  # how their names end
 

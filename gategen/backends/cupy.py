@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -24,8 +23,16 @@ from gategen.backends.host import ALL, LOOP, ONCE, Host, joined
 from gategen.backends.instructions import Scratch, View
 from gategen.backends.module import Module, OneStep, Target, Way
 from gategen.backends.names import Scope
+from gategen.backends.pointwise import (
+    EntryPrinter,
+    arguments_of_functions,
+    filled,
+    grouped,
+    times,
+    unique,
+)
 from gategen.backends.second import context as second_context
-from gategen.graph import Carry, Length, Pointwise, Value, fresh, length
+from gategen.graph import Carry, Pointwise, Value, length
 from gategen.plan import (
     FIRST_STEP,
     Buffer,
@@ -45,9 +52,8 @@ from gategen.plan import (
 )
 from gategen.render import module_text, render
 from gategen.spec import language as lang
-from gategen.spec.elementwise import Row, called, helpers
+from gategen.spec.elementwise import Call, Row, called, helpers
 from gategen.spec.functions import TABLE
-from gategen.spec.printer import ATOM, SUM, Printer
 
 ARRAYS = False
 
@@ -87,43 +93,14 @@ def kernels_text(name: str, made: Mapping[str, object], kernels: Mapping[str, li
 # ---------------------------------------------------------------------------------------------- expressions
 
 
-class CudaPrinter(Printer):
-    """Expressions as CUDA: every number a `real`, small powers as products."""
+class CudaPrinter(EntryPrinter):
+    """Expressions as CUDA."""
 
-    def __init__(self, rank: dict[str, int], rename: dict[str, str], letters: dict[str, str]) -> None:
-        super().__init__(rank, rename)
-        self.letters = letters  # of the sizes, which may have the names of values
+    def real(self, text: str) -> str:
+        return f"real({text})"
 
-    def spell(self, expr: sp.Basic) -> tuple[str, int]:
-        if isinstance(expr, sp.Expr) and expr.is_number and not isinstance(expr, sp.Number):
-            return self.number(sp.Float(float(expr)))  # C++ has no sqrt of an int
-        if isinstance(expr, Length):
-            return f"real({self.letters[expr.name]})", ATOM
-        if isinstance(expr, lang.where):
-            condition, a, b = expr.args
-            return f"{self(condition)} ? {self.at(a, SUM)} : {self.at(b, SUM)}", 0
-        if isinstance(expr, lang.stop_gradient):
-            return self.spell(expr.args[0])
-        return super().spell(expr)
-
-    def word(self, row: Row) -> str:
-        assert row.cuda, f"{row.name} has no name in CUDA"
-        return row.cuda.name
-
-    def number(self, value: sp.Number) -> tuple[str, int]:
-        if value.is_Integer and abs(int(value)) < 10**6:
-            return str(int(value)), ATOM if value >= 0 else SUM
-        text = repr(float(value))
-        return f"real({text})", ATOM
-
-    def power(self, base: sp.Expr, exponent: sp.Expr) -> tuple[str, int]:
-        if exponent == 2:
-            return f"square({self(base)})", ATOM
-        if exponent == 3:
-            return f"cube({self(base)})", ATOM
-        if exponent == sp.Rational(1, 2) or exponent.could_extract_minus_sign():
-            return super().power(base, exponent)
-        return f"pow({self(base)}, real({float(exponent)!r}))", ATOM
+    def call_of(self, row: Row) -> Call | None:
+        return row.cuda
 
 
 # ---------------------------------------------------------------------------------------------- kernels
@@ -518,11 +495,6 @@ class Names:
         return self.known[host]
 
 
-def grouped(size: str) -> str:
-    """A size as a factor."""
-    return f"({size})" if " " in size else size
-
-
 def neighbours(ops: Sequence[Pointwise], slot: dict[Value, Slot]) -> list[list[Pointwise]]:
     """Ops that copy neighbours to neighbours, or one number to neighbours, together."""
 
@@ -544,39 +516,11 @@ def neighbours(ops: Sequence[Pointwise], slot: dict[Value, Slot]) -> list[list[P
     return found
 
 
-def arguments_of_functions(ops: Sequence[Pointwise], stored: Sequence[Value]) -> set[Value]:
-    """The values that are nothing but the argument of one function, and so need no line of their own."""
-    read = Counter(node for op in ops for node in sp.preorder_traversal(op.expr) if isinstance(node, Value))
-    calls = [call for op in ops for call in op.expr.atoms(sp.Function) if not isinstance(call, lang.where)]
-    arguments = {value for call in calls for value in call.args if isinstance(value, Value)}
-    return {v for v in arguments if read[v] == 1} & {op.out for op in ops} - set(stored)
-
-
 def lines_of(statement: str, name: str = "") -> list[str]:
     """A statement, which goes on in the next lines where it is long, with the name of what it computes."""
     lines = textwrap.wrap(statement, WIDTH - 8, subsequent_indent="    ", break_long_words=False)
     told = not name or re.match(rf"(if \(!over\) )?{name}\[", statement)
     return lines if told else [*lines[:-1], f"{lines[-1]}  // {name}"]
-
-
-def filled(items: Sequence[str], width: int = WIDTH - 8) -> list[str]:
-    """Items with commas between them, as many in a line as it holds."""
-    kept = ", ".join(item.replace(" ", "\0") for item in items)
-    return [line.replace("\0", " ") for line in textwrap.wrap(kept, width, break_long_words=False)]
-
-
-def unique(wish: str, taken: set[str]) -> str:
-    """`wish`, or `wish_` where that is taken; taken from now on."""
-    name = wish if wish not in taken else fresh(f"{wish}_", taken)
-    taken.add(name)
-    return name
-
-
-def times(rows: str, width: str) -> str:
-    """`B * H`, `T * B * (H + I)`, `B`, `H`: the product, without factors that are 1 or not there."""
-    if not rows or width == "1":
-        return rows or width
-    return f"{rows} * ({width})" if " + " in width else f"{rows} * {width}"
 
 
 def pointwise_index(rows: str, width: str, text: str) -> tuple[str, ...]:

@@ -87,14 +87,16 @@ class Scope:
         taken: Iterable[str],
         sizes: dict[str, str],
         known: Mapping[tuple[Role, str, str], str] | None = None,
+        words: frozenset[str] = WORDS,
     ) -> None:
         self.taken = set(taken)
+        self.words = words  # of the language and of the templates
         self.sizes = sizes
         self.known = dict(known or {})  # by role, by what the thing is called in the plan, and by level
         self.widths: dict[sp.Expr, str] = {}  # as text; the same few are asked for again and again
 
     def new(self, wish: str) -> str:
-        name = fresh(f"{wish}_" if wish in WORDS else wish, self.taken)
+        name = fresh(f"{wish}_" if wish in self.words else wish, self.taken)
         self.taken.add(name)
         return name
 
@@ -119,7 +121,7 @@ class Scope:
 
     def inner(self) -> Scope:
         """A scope inside this one."""
-        return Scope(self.taken, self.sizes, self.known)
+        return Scope(self.taken, self.sizes, self.known, self.words)
 
     def size(self, expr: sp.Expr) -> str:
         """`3 * H`, `H + I`: a width in the module's size letters."""
@@ -132,9 +134,10 @@ class Scope:
         return self.sizes.get(str(size), str(size))
 
 
-def names_of(plan: Plan) -> Scope:
-    """The names that all functions of a module share. Rules share buffers by name only."""
-    return own_names(plan) if plan.of is None else names_beside(plan, own_names(plan.of))
+def names_of(plan: Plan, words: frozenset[str] = frozenset()) -> Scope:
+    """The names that all functions of a module share, none of `words`. Rules share buffers by name only."""
+    words |= WORDS
+    return own_names(plan, words) if plan.of is None else names_beside(plan, own_names(plan.of, words))
 
 
 def names_beside(plan: Plan, names: Scope) -> Scope:
@@ -149,11 +152,11 @@ def names_beside(plan: Plan, names: Scope) -> Scope:
     return names
 
 
-def own_names(plan: Plan) -> Scope:
+def own_names(plan: Plan, words: frozenset[str] = WORDS) -> Scope:
     """The names of a module that stands by itself."""
     step, sizes = plan.step, size_letters(plan.cell)
     outputs = [name for name, _ in step.forward.graph.outputs]
-    names = Scope({*WORDS, *sizes.values()}, sizes)
+    names = Scope({*words, *sizes.values()}, sizes, words=words)
     for f in plan.fields:
         names.of("field", f.name, f.name)
     for f in plan.fields:

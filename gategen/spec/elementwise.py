@@ -49,6 +49,7 @@ class Row:
     numpy      how generated NumPy applies it, with `out=` behind; None where it is made of others
     exact      the same to the last digit where values are small, if `numpy` is not
     cuda       the same in CUDA; None also where CUDA has a notation of its own
+    c          the same in C
     onnx       the operator of ONNX, or what makes nodes of it: of a function that adds a node, and the
                arguments; empty where what its class says in SymPy's words is good enough
     latex      its LaTeX word; where it is empty, its name in upright letters
@@ -64,6 +65,7 @@ class Row:
     numpy: Call | None = None
     exact: Call | None = None
     cuda: Call | None = None
+    c: Call | None = None
     onnx: str | Callable[..., str] = ""
     latex: str = ""
     finite: bool = True

@@ -15,6 +15,7 @@ import numpy as np
 import sympy as sp
 
 from gategen.errors import SpecError
+from gategen.spec import c_math
 from gategen.spec.elementwise import Call, Row, Word, elementwise, equal, tanh, where, word
 from gategen.spec.names import caller
 
@@ -141,6 +142,7 @@ TABLE: tuple[Row, ...] = (
         ''',
         ),
         cuda=helper("__device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }"),
+        c=c_math.SIGMOID,
         onnx="Sigmoid",
         latex=r"\sigma",
         parity="opposite",
@@ -151,6 +153,7 @@ TABLE: tuple[Row, ...] = (
         evaluate=np.tanh,
         numpy=Call("np.tanh"),
         cuda=Call("tanh"),
+        c=c_math.TANH,
         onnx="Tanh",
         latex=r"\tanh",
         parity="odd",
@@ -179,6 +182,7 @@ TABLE: tuple[Row, ...] = (
         cuda=helper("""
             __device__ inline real softplus(real a) { return (a > 0 ? a : real(0)) + log1p(exp(-fabs(a))); }
         """),
+        c=c_math.SOFTPLUS,
         onnx=_onnx_softplus,
     ),
     Row(
@@ -192,6 +196,7 @@ TABLE: tuple[Row, ...] = (
         evaluate=lambda a: np.where(a.real > 0, a, 0),
         numpy=Call("np.maximum", more=("0",)),
         cuda=helper("__device__ inline real relu(real a) { return a < 0 ? real(0) : a; }"),
+        c=c_math.RELU,
         onnx="Relu",
     ),
     Row(
@@ -200,6 +205,7 @@ TABLE: tuple[Row, ...] = (
         evaluate=lambda a: np.where(a.real > 0, 1.0, 0.0),
         numpy=Call("np.greater", more=("0",)),
         cuda=helper("__device__ inline real step(real a) { return a > 0 ? real(1) : real(0); }"),
+        c=c_math.STEP,
         onnx=lambda op, v: op("Where", op("Greater", v, 0.0), 1.0, 0.0),
         public=False,
     ),
@@ -209,6 +215,7 @@ TABLE: tuple[Row, ...] = (
         evaluate=np.exp,
         numpy=Call("np.exp"),
         cuda=Call("exp"),
+        c=c_math.EXP,
         onnx="Exp",
         latex=r"\exp",
         finite=False,
@@ -219,6 +226,7 @@ TABLE: tuple[Row, ...] = (
         evaluate=np.log,
         numpy=Call("np.log"),
         cuda=Call("log"),
+        c=c_math.LOG,
         onnx="Log",
         latex=r"\log",
         finite=False,
@@ -231,6 +239,7 @@ TABLE: tuple[Row, ...] = (
         evaluate=np.log1p,
         numpy=Call("np.log1p"),
         cuda=Call("log1p"),
+        c=c_math.LOG1P,
         onnx=_onnx_log1p,
         finite=False,
     ),
@@ -240,6 +249,7 @@ TABLE: tuple[Row, ...] = (
         evaluate=np.expm1,
         numpy=Call("np.expm1"),
         cuda=Call("expm1"),
+        c=c_math.EXPM1,
         onnx=lambda op, v: op("Mul", op("Tanh", op("Mul", v, 0.5)), op("Add", op("Exp", v), 1.0)),
         finite=False,
         public=False,
@@ -250,6 +260,7 @@ TABLE: tuple[Row, ...] = (
         evaluate=np.sin,
         numpy=Call("np.sin"),
         cuda=Call("sin"),
+        c=c_math.SIN,
         onnx="Sin",
         latex=r"\sin",
         parity="odd",
@@ -260,11 +271,12 @@ TABLE: tuple[Row, ...] = (
         evaluate=np.cos,
         numpy=Call("np.cos"),
         cuda=Call("cos"),
+        c=c_math.COS,
         onnx="Cos",
         latex=r"\cos",
         parity="even",
     ),
-    Row("sqrt(v)", sp.sqrt, numpy=Call("np.sqrt"), cuda=Call("sqrt")),
+    Row("sqrt(v)", sp.sqrt, numpy=Call("np.sqrt"), cuda=Call("sqrt"), c=c_math.SQRT),
     Row(
         "abs(v)",
         sp.Abs,
@@ -275,6 +287,7 @@ TABLE: tuple[Row, ...] = (
                 np.multiply(a, np.where(np.real(a) < 0, -1, 1), out=out)
         '''),
         cuda=Call("fabs"),
+        c=c_math.ABS,
         onnx="Abs",
         parity="even",
     ),
@@ -290,6 +303,7 @@ TABLE: tuple[Row, ...] = (
         cuda=helper("""
             __device__ inline real sign(real a) { return a > 0 ? real(1) : a < 0 ? real(-1) : real(0); }
         """),
+        c=c_math.SIGN,
         onnx="Sign",
         parity="odd",
     ),
@@ -297,11 +311,13 @@ TABLE: tuple[Row, ...] = (
         "square(v)",
         square,
         cuda=helper("__device__ inline real square(real a) { return a * a; }"),
+        c=c_math.SQUARE,
     ),
     Row(
         "cube(v)",
         cube,
         cuda=helper("__device__ inline real cube(real a) { return a * a * a; }"),
+        c=c_math.CUBE,
         public=False,
     ),
     Row(
@@ -320,6 +336,7 @@ TABLE: tuple[Row, ...] = (
                 np.subtract(a, b * np.floor(np.real(a) / np.real(b)), out=out)
         '''),
         cuda=helper("__device__ inline real modulo(real a, real b) { return a - b * floor(a / b); }"),
+        c=c_math.MODULO,
         onnx=lambda op, a, b: op("Sub", a, op("Mul", b, op("Floor", op("Div", a, b)))),
         finite=False,
     ),
@@ -335,6 +352,7 @@ TABLE: tuple[Row, ...] = (
         evaluate=lambda a, b: np.where(np.real(a) >= np.real(b), a, b),
         numpy=Call("np.maximum"),
         cuda=helper("__device__ inline real larger(real a, real b) { return a >= b ? a : b; }"),
+        c=c_math.LARGER,
         onnx="Max",
         latex=r"\max",
         symmetric=True,
@@ -351,6 +369,7 @@ TABLE: tuple[Row, ...] = (
         evaluate=lambda a, b: np.where(np.real(a) <= np.real(b), a, b),
         numpy=Call("np.minimum"),
         cuda=helper("__device__ inline real smaller(real a, real b) { return a <= b ? a : b; }"),
+        c=c_math.SMALLER,
         onnx="Min",
         latex=r"\min",
         symmetric=True,
@@ -383,6 +402,7 @@ TABLE: tuple[Row, ...] = (
         evaluate=_erf,
         numpy=helper(_ERF),
         cuda=Call("erf"),
+        c=c_math.ERF,
         onnx="Erf",
         parity="odd",
         public=False,
