@@ -57,6 +57,9 @@ ARRAYS = False
 ALL, LOOP, ONCE = "all", "loop", "once"
 STEPPED = ("input", "state", "time")
 
+# The sums of products of so many rows at once: 6 rows of a panel are 12 registers of AVX-512.
+TILES = tuple(tuple("stuvwy"[:rows]) for rows in (6, 4, 2, 1))
+
 # Names that the C text uses for itself, and the words of C and C++.
 C_WORDS = frozenset(
     """
@@ -82,7 +85,7 @@ def files(plan: Plan) -> dict[str, str]:
     file = CFile(CModule(plan))
     made = file.context()
     name = f"{plan.cell.name}_c"
-    source = render("c/module.c.jinja", made).rstrip() + "\n"
+    source = re.sub(r"(?m)^ +#", "#", render("c/module.c.jinja", made)).rstrip() + "\n"
     header = render("c/module.h.jinja", made).rstrip() + "\n"
     return {
         f"{name}.py": render("python/ctypes.py.jinja", python_context(CtypesModule(plan))),
@@ -211,7 +214,8 @@ class CFunction:
     unpacked: tuple[str, ...] = ()  # lines that name the fields of `params`
     rooms: tuple[Room, ...] = ()
     packs: tuple[Pack, ...] = ()
-    zeroed: tuple[str, ...] = ()  # lines
+    zeroed: tuple[str, ...] = ()  # lines that set sums to 0
+    first: tuple[str, ...] = ()  # before all steps
     before: tuple[str, ...] = ()
     loop: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
@@ -228,7 +232,7 @@ class CFunction:
             rooms.append(f"real *const {room.name} = take(&work, {room.some});{said}")
         packs = [f"real *const {pack.name} = take(&work, {pack.size});" for pack in self.packs]
         packed = [line for pack in self.packs for line in pack.lines]
-        return (*self.unpacked, *rooms, *packs, *packed, *self.zeroed)
+        return (*self.unpacked, *rooms, *packs, *packed, *self.zeroed, *self.first)
 
     @property
     def entries(self) -> tuple[str, ...]:
@@ -237,7 +241,7 @@ class CFunction:
 
     @property
     def text(self) -> str:
-        lines = (*self.zeroed, *self.before, *self.loop, *self.after, *self.last)
+        lines = (*self.zeroed, *self.first, *self.before, *self.loop, *self.after, *self.last)
         packs = (line for pack in self.packs for line in pack.lines)
         return "\n".join((*lines, *packs))
 
@@ -254,7 +258,7 @@ class Lines:
         self.lines: list[str] = []
         self.program: list[str] = []  # of a row, not yet among the lines
         self.packs: dict[tuple[tuple[Weight, ...], bool], Pack] = {}
-        self.cleared: set[str] = set()
+        self.cleared: set[Value] = set()  # behind the lengths
         graph = way.schedule.graph
         self.ends = {*graph.nexts, *graph.results, *ends}
         self.readers: dict[Value, list[Stage]] = {}
@@ -552,7 +556,8 @@ class Lines:
             *(rows, M, N, self.pointer(left, True), self.pitch(left)),
             *(self.pointer(right, True), self.pitch(right), " + ".join(terms), width, "room"),
         ]
-        self.clear(left, right)
+        self.clear(stage.left)
+        self.clear(stage.right)
         self.file.outers.append((M, N))
         self.file.helpers.add("outer")
         self.lines += called_with("outer", arguments, WIDTH - 8)
@@ -561,21 +566,18 @@ class Lines:
         source, target = (joined([self.schedule.slot[v] for v in vs]) for vs in (stage.operand, stage.out))
         width = self.size(source.stop - source.start)
         rows = "B" if self.where == ONCE else "steps * B"
-        self.clear(source)
+        self.clear(stage.operand)
         self.file.helpers.add("column_sums")
         arguments = [rows, width, self.pointer(source, True), self.pitch(source), self.pointer(target, True)]
         self.lines += called_with("column_sums", arguments, WIDTH - 8)
 
-    def clear(self, *views: View) -> None:
+    def clear(self, operand: Sequence[Value]) -> None:
         """Zeros behind the lengths, where they do not come of themselves."""
-        for view in views:
-            buffer = self.buffer(view.home)
-            slot = Slot(view.home, sp.S.Zero, 1) if isinstance(view.home, InBuffer) else None
-            if slot is None or buffer is None or buffer.name in self.cleared:
-                continue
-            if self.module.clears(self.way, slot):
-                self.cleared.add(buffer.name)
-                self.lines.append(self.clearing(buffer))
+        slot = self.schedule.slot[operand[0]]
+        buffer = self.buffer(slot.home)
+        if buffer and self.module.clears(self.way, slot) and not self.cleared.issuperset(operand):
+            self.cleared.update(operand)
+            self.lines.append(self.clearing(buffer))
 
     def clearing(self, buffer: Buffer) -> str:
         name, width = self.names["memory", buffer.name], self.size(buffer.width)
@@ -649,26 +651,35 @@ class CModule(Module):
         raise AssertionError("C has no functions of rules that take arrays as Python does")
 
 
-def once_for_all(schedule: Schedule) -> tuple[tuple[Stage, ...], bool]:
-    """The stages that must wait for all steps, and whether all steps must be there at once.
+@dataclass(frozen=True)
+class Parts:
+    """The stages of a schedule that do not run with every few steps: before all of them, and behind them."""
+
+    first: tuple[Stage, ...] = ()
+    last: tuple[Stage, ...] = ()
+    at_once: bool = False  # whether all steps must be there at once
+
+
+def parts_of(schedule: Schedule) -> Parts:
+    """What is one for all steps is computed once.
 
     What adds up over steps can do so part by part, unless something of every row needs the whole sum.
     """
     if schedule.graph.mask is not None:
-        return (), True
-    late: list[Stage] = []
+        return Parts(at_once=True)
+    first: list[Stage] = []
+    last: list[Stage] = []
     summed: set[Value] = set()
     for stage in schedule.stages:
         waits = not summed.isdisjoint(stage.reads)
         if isinstance(stage, ColumnSum):
             summed.update(stage.writes)
         elif isinstance(stage, Kernel | Sum) and all(v.static for v in stage.writes):
-            if waits:
-                late.append(stage)
-                summed.update(stage.writes)
+            (last if waits else first).append(stage)
+            summed.update(stage.writes if waits else ())
         elif waits:
-            return (), True
-    return tuple(late), False
+            return Parts(at_once=True)
+    return Parts(tuple(first), tuple(last))
 
 
 class CFile:
@@ -743,29 +754,32 @@ class CFile:
         """One direction of the step, for all steps."""
         schedule, rule = way.schedule, way.rule
         names = self.names.inner()
-        late, at_once = once_for_all(schedule)
+        parts = parts_of(schedule)
+        apart = (*parts.first, *parts.last)
         tape = rule.tape if not schedule.graph.backwards else ()
 
         def lines(where: str) -> Lines:
             return Lines(self, way, names, where, tape)
 
-        before, loop, after, last = lines(ALL), lines(LOOP), lines(ALL), lines(ALL)
-        for other in (loop, after, last):
+        first, before, loop, after, last = lines(ALL), lines(ALL), lines(LOOP), lines(ALL), lines(ALL)
+        for other in (loop, after):
             other.packs = before.packs
         after.cleared = before.cleared
-        before.run([s for s in schedule.before if s not in late])
+        first.run(parts.first)
+        before.run([s for s in schedule.before if s not in apart])
         for phase in phases(schedule):
             loop.run((*phase.products, *phase.program))
-        after.run([s for s in schedule.after if s not in late])
-        last.run(late)
+        after.run([s for s in schedule.after if s not in apart])
+        last.run(parts.last)
         made = CFunction(
             packs=tuple(before.packs.values()),
             zeroed=self.zeroed(schedule),
+            first=tuple(first.lines),
             before=tuple(before.lines),
             loop=tuple(loop.lines),
             after=tuple(after.lines),
             last=tuple(last.lines),
-            at_once=at_once,
+            at_once=parts.at_once,
         )
         return self.fitted(made, schedule, rule)
 
@@ -939,7 +953,7 @@ class CFile:
         step, first_rule, start_rule = plan.step, plan.rule(FIRST_STEP), plan.rule(START_STATES)
         graph = step.forward.graph
         sizes = tuple(interface.size_record(module, size) for size in cell.sizes)
-        letters = [size.letter for size in sizes]
+        letters = letters_of(module)
         inputs = tuple(self.ended(names["memory", s.name], s.name, s.size) for s in cell.inputs)
         seeds = []
         for value in module.gradients_of_outputs(step):
@@ -1021,6 +1035,7 @@ class CFile:
             "functions": helpers(used, (*c_math.C_PARTS, *(row.c for row in TABLE), c_math.POWER)),
             "helpers": {name: name in self.helpers for name in ("sum", "few", "outer", "column_sums")},
             **self.needed((forward, backward, quick, first, start)),
+            "tiles": TILES,
             "outers": tuple(dict.fromkeys(n for _, n in self.outers)),
         }
 
@@ -1041,6 +1056,12 @@ class CFile:
                 yield from (made.forward.text, made.backward.text)
             elif made:
                 yield made.text
+
+
+def letters_of(module: Module) -> list[str]:
+    """The sizes that the arrays of a cell have, in its order."""
+    told = {size.name for size in (*interface.measured_sizes(module), *interface.late_sizes(module))}
+    return [module.names.sizes[size] for size in module.cell.sizes if size in told]
 
 
 def member(name: str) -> str:
@@ -1114,7 +1135,7 @@ def tape_of(given: interface.Signature) -> tuple[interface.TapeItem, ...]:
 def python_context(module: CtypesModule) -> dict[str, object]:
     """All that the template of the Python module prints."""
     given = interface.signature(module)
-    letters = [size.letter for size in given.sizes]
+    letters = letters_of(module)
     graph = module.plan.step.forward.graph
     sources = [module.at(value, module.plan.step.forward) for _, value in graph.outputs]
     outputs = interface.output_records(module, sources, sources)
