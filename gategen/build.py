@@ -153,7 +153,7 @@ def all_backends() -> tuple[str, ...]:
 
 
 def known_backends() -> tuple[str, ...]:
-    """The names of all backends, those of second derivatives too."""
+    """The names of all backends, those too that are built for who names them."""
     from gategen import backends
 
     return (*backends.NAMES, *backends.FURTHER)
@@ -163,11 +163,11 @@ def second_of(backend: str) -> str:
     """The backend whose modules those of `backend` are second derivatives of; empty where they are not."""
     from gategen import backends
 
-    return backend.removesuffix(backends.SECOND) if backend in backends.FURTHER else ""
+    return backend.removesuffix(backends.SECOND) if backend.endswith(backends.SECOND) else ""
 
 
 def names_of(backends: str | Iterable[str] | None) -> tuple[str, ...]:
-    """The names of one backend or of several, each once; those of first derivatives where none is given."""
+    """The names of one backend or of several, each once; those that are built by default where none is given."""
     if backends is None:
         return all_backends()
     return tuple(dict.fromkeys([backends] if isinstance(backends, str) else backends))

@@ -9,9 +9,9 @@ from importlib import import_module
 from gategen.errors import SpecError
 from gategen.plan import Plan
 
-NAMES = ("numpy", "cupy", "c")  # what is built where nobody names one
-FURTHER = ("numpy_jvp", "cupy_jvp")  # second derivatives, for the modules of the same language
-SECOND = "_jvp"  # how their names end
+NAMES = ("numpy", "cupy")  # what is built where nobody names one
+FURTHER = ("c", "numpy_jvp", "cupy_jvp")
+SECOND = "_jvp"  # how those end that make second derivatives, for the modules of the same language
 
 
 @dataclass(frozen=True)
@@ -31,4 +31,4 @@ def find(name: str) -> Backend:
     if name not in (*NAMES, *FURTHER):
         raise SpecError(f"there is no backend {name!r}", hint=f"backends: {', '.join((*NAMES, *FURTHER))}")
     module = import_module(f"gategen.backends.{name.removesuffix(SECOND)}")
-    return Backend(name, module.second_files if name in FURTHER else module.files, module.ARRAYS)
+    return Backend(name, module.second_files if name.endswith(SECOND) else module.files, module.ARRAYS)

@@ -85,13 +85,46 @@ def files(plan: Plan) -> dict[str, str]:
     file = CFile(CModule(plan))
     made = file.context()
     name = f"{plan.cell.name}_c"
-    source = re.sub(r"(?m)^ +#", "#", render("c/module.c.jinja", made)).rstrip() + "\n"
-    header = render("c/module.h.jinja", made).rstrip() + "\n"
+    source, header = (tidy(render(f"c/module.{end}.jinja", made)) for end in ("c", "h"))
     return {
         f"{name}.py": render("python/ctypes.py.jinja", python_context(CtypesModule(plan))),
         f"{name}.c": source,
         f"{name}.h": header,
     }
+
+
+def tidy(text: str) -> str:
+    """Text of C as people write it: what is used is not called unused, and no line is too long."""
+    functions = re.split(r"(?m)(?<=^\}\n)", re.sub(r"(?m)^ +#", "#", text))
+    lines = (line for function in functions for line in used_alone(function).rstrip("\n").split("\n"))
+    return "\n".join(part for line in lines for part in broken(line)).rstrip() + "\n"
+
+
+def used_alone(function: str) -> str:
+    """A function without `(void)a;` for what it uses."""
+    body = function.partition("\n{\n")[2]
+
+    def needed(found: re.Match[str]) -> str:
+        return found[0] if len(re.findall(rf"\b{found[1]}\b", body)) == 1 else ""
+
+    return re.sub(r"(?m)^ +\(void\)(\w+);\n", needed, function)
+
+
+def broken(line: str) -> list[str]:
+    """A line in as many as it needs; a comment beside it comes to stand above."""
+    margin = line[: len(line) - len(line.lstrip())]
+    if len(line) <= WIDTH:
+        return [line]
+    if line.lstrip().startswith("//"):
+        return [f"{margin}// {part}" for part in folded([line.lstrip(" /")], WIDTH - 3 - len(margin))]
+    code, beside, comment = line.partition("  // ")
+    if beside:
+        return [f"{margin}// {part}" for part in folded([comment], 100)] + broken(code)
+    at = max(
+        code.rfind(mark, len(margin) + 20, WIDTH) + len(mark) - 1 for mark in (", ", " + ", " ? ", " : ", "(")
+    )
+    rest = margin + "    " + code[at:].lstrip()
+    return [code[:at].rstrip(), *broken(rest)] if at > len(margin) + 20 else [line]
 
 
 # ---------------------------------------------------------------------------------------------- expressions
@@ -141,6 +174,7 @@ class Room:
     each: str  # empty where it is not kept for every step
     comment: str = ""
     state: bool = False  # whether it has an entry for the time behind the last step
+    backward: bool = False  # whether the way back reads it
 
 
 @dataclass(frozen=True)
@@ -160,6 +194,8 @@ class Ended:
     now: str  # that of the steps at hand
     copy: str  # the memory of a copy
     width: str
+    forward: bool = False  # whether the way there reads it
+    backward: bool = False
 
 
 @dataclass(frozen=True)
@@ -228,7 +264,7 @@ class CFunction:
         """The lines that name fields and memory, pack matrices, and set sums to 0."""
         rooms = []
         for room in self.rooms:
-            said = f"  /* {room.comment} */" if room.comment else ""
+            said = f"  // {room.comment}" if room.comment else ""
             rooms.append(f"real *const {room.name} = take(&work, {room.some});{said}")
         packs = [f"real *const {pack.name} = take(&work, {pack.size});" for pack in self.packs]
         packed = [line for pack in self.packs for line in pack.lines]
@@ -608,13 +644,7 @@ def parallel(condition: str, lines: Sequence[str]) -> list[str]:
 
 
 def commented(lines: Sequence[str]) -> list[str]:
-    """A comment."""
-    parts = folded(lines, 100)
-    if not parts:
-        return []
-    if len(parts) == 1:
-        return [f"/* {parts[0]} */"]
-    return [f"/* {parts[0]}", *(f" * {part}" for part in parts[1:-1]), f" * {parts[-1]} */"]
+    return [f"// {part}" for part in folded(lines, 100)]
 
 
 def statement(text: str) -> list[str]:
@@ -933,13 +963,19 @@ class CFile:
             for wish, (name, v) in zip(wishes, found, strict=True)
         )
 
+    def taped(self, step: Rule, backward: CFunction, first: RuleOnce | None) -> tuple[Room, ...]:
+        """What a run of all steps leaves behind."""
+        rooms = (self.room(b) for b in self.saved(step))
+        return tuple(
+            replace(room, backward=mentions(backward.text, room.name) or (room.state and first is not None))
+            for room in rooms
+        )
+
     def caller(self, output: str, wish: str) -> str:
         """What the caller's memory of an output is called."""
         thing = f"{output} of the caller"
-        if not self.names.find("output", thing):
-            free = wish not in self.names.taken
-            self.names.put("output", thing, wish if free else self.names.new(wish))
-            self.names.taken.add(wish)
+        if not self.names.find("output", thing):  # nothing else is called y
+            self.names.put("output", thing, wish if wish == "y" else self.names.new(wish))
         return self.names["output", thing]
 
     def ended(self, name: str, home: str, size: object) -> Ended:
@@ -1015,14 +1051,15 @@ class CFile:
                 )
                 for s in cell.states
             ),
-            "inputs": inputs,
+            "inputs": tuple(read_by(i, forward, backward) for i in inputs),
             "outputs": self.outputs(),
-            "seeds": tuple(seeds),
+            "seeds": tuple(read_by(s, forward, backward) for s in seeds),
             "d_inputs": tuple(
                 self.copied(step.backward, gradient[s.name], names.of("gradient", s.name, f"d_{i.name}"))
                 for s, i in zip(cell.inputs, inputs, strict=True)
             ),
-            "tape": tuple(self.room(b) for b in self.saved(step)),
+            "tape": (tape := self.taped(step, backward, first)),
+            "tape_back": tuple(room for room in tape if room.backward),
             "forward": forward,
             "backward": backward,
             "clearing": tuple(lines.clearing(b) for b in taped),
@@ -1047,7 +1084,7 @@ class CFile:
             "packs_rows": "pack_rows(" in text or "outer(" in text,
             "multiplies": "multiply(" in text or "multiply_all(" in text,
             "multiplies_all": "multiply_all(" in text,
-            "clears": self.module.singular,
+            "in_parts": not all(made.at_once for made in functions[:2] if isinstance(made, CFunction)),
         }
 
     def texts(self, functions: Sequence[CFunction | RuleOnce | None]) -> Iterator[str]:
@@ -1056,6 +1093,15 @@ class CFile:
                 yield from (made.forward.text, made.backward.text)
             elif made:
                 yield made.text
+
+
+def read_by(given: Ended, forward: CFunction, backward: CFunction) -> Ended:
+    """The record, with which directions read the array."""
+    return replace(
+        given,
+        forward=mentions(forward.text, given.now),
+        backward=mentions(backward.text, given.now),
+    )
 
 
 def letters_of(module: Module) -> list[str]:
