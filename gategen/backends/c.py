@@ -65,7 +65,7 @@ C_WORDS = frozenset(
     """
     real size_t row at t k first steps most start stop part parts work tape kept lengths params initial final
     d_params d_final d_initial d_first given buffers training count valid seen room rows width pitch panel
-    take rounded threads cut pack_rows pack_columns packed multiply multiply_all few outer column_sums sum
+    take rounded threads cut pack_rows pack_columns packed panels multiply multiply_all few outer column_sums sum
     copy zero copy_rows clear_rows add_up PANEL DEPTH REAL restrict NULL NAN INFINITY M_PI unix linux
     """.split()
 ) | (
@@ -271,6 +271,23 @@ class CFunction:
         return (*self.unpacked, *rooms, *packs, *packed, *self.zeroed, *self.first)
 
     @property
+    def packing(self) -> tuple[str, ...]:
+        """The lines that pack all matrices."""
+        packs = [f"real *const {pack.name} = take(&work, {pack.size});" for pack in self.packs]
+        return (*self.fields_packed, *packs, *(line for pack in self.packs for line in pack.lines))
+
+    @property
+    def fields_packed(self) -> tuple[str, ...]:
+        text = "\n".join(line for pack in self.packs for line in pack.lines)
+        return tuple(u for u in self.unpacked if mentions(text, u.split(" = ")[0].split("const ")[-1]))
+
+    @property
+    def opening_packed(self) -> tuple[str, ...]:
+        """The same where somebody else packs the matrices."""
+        bare = replace(self, packs=()).opening
+        return (*bare, *(f"const real *const {p.name} = find(&packed, {p.size});" for p in self.packs))
+
+    @property
     def entries(self) -> tuple[str, ...]:
         """How many entries of memory it takes."""
         return (*(f"rounded({room.some})" for room in self.rooms), *(pack.size for pack in self.packs))
@@ -295,6 +312,7 @@ class Lines:
         self.program: list[str] = []  # of a row, not yet among the lines
         self.packs: dict[tuple[tuple[Weight, ...], bool], Pack] = {}
         self.cleared: set[Value] = set()  # behind the lengths
+        self.prepacked = False  # whether matrices may be packed already
         graph = way.schedule.graph
         self.ends = {*graph.nexts, *graph.results, *ends}
         self.readers: dict[Value, list[Stage]] = {}
@@ -547,7 +565,7 @@ class Lines:
                 )
                 lines += called_with(verb, more, WIDTH - 8)
                 at += weight.stop - weight.start
-            self.packs[key] = Pack(name, f"packed({self.size(K)}, {self.size(N)})", tuple(lines))
+            self.packs[key] = Pack(name, f"panels({self.size(K)}, {self.size(N)})", tuple(lines))
             self.packs[key] = replace(self.packs[key], lines=tuple(lines))
         return self.packs[key]
 
@@ -560,21 +578,42 @@ class Lines:
         K, N = self.size(operand.stop - operand.start), self.size(out.stop - out.start)
         left = [self.pointer(operand, True), self.pitch(operand)]
         result = [self.pointer(out, True), self.pitch(out), "1" if stage.add else "0"]
-        if self.where == ONCE and not stage.transposed:
-            self.file.helpers.add("few")
+        if self.where == ONCE:
             self.lines += commented(remark.text)
-            at = sp.S.Zero
-            for weight in stage.weights:
-                text, pitch, rows, _ = self.matrix(weight)
-                target = self.pointer(replace(out, start=out.start + at), True)
-                arguments = ["B", rows, K, *left, text, pitch, target, *result[1:]]
-                self.lines += called_with("few", arguments, WIDTH - 4)
-                at += weight.stop - weight.start
+            self.lines += self.as_it_lies(stage, operand, out, N, K)
             return
-        rows = {ALL: "steps * B", LOOP: "stop - start", ONCE: "B"}[self.where]
+        rows = "steps * B" if self.where == ALL else "stop - start"
         verb = "multiply_all" if self.where == ALL else "multiply"
         arguments = [rows, N, K, *left, self.pack(stage).name, *result]
         self.say(remark, *called_with(verb, arguments, WIDTH - 16))
+
+    def as_it_lies(self, stage: MatMul, operand: View, out: View, N: str, K: str) -> list[str]:
+        """A product of a few rows, for which packing a matrix does not pay; it may be packed already."""
+        lines, at = [], sp.S.Zero
+        left, result = self.pitch(operand), [self.pitch(out), "1" if stage.add else "0"]
+        for k, weight in enumerate(stage.weights):
+            text, pitch, rows, columns = self.matrix(weight)
+            if stage.transposed:
+                part = self.pointer(replace(operand, start=operand.start + at), True)
+                add = "1" if stage.add or k else "0"
+                sizes, result[1], target = ["B", columns, rows], add, self.pointer(out, True)
+            else:
+                part, target = (
+                    self.pointer(operand, True),
+                    self.pointer(replace(out, start=out.start + at), True),
+                )
+                sizes = ["B", rows, K]
+            verb = "few_rows" if stage.transposed else "few"
+            lines += called_with(verb, [*sizes, part, left, text, pitch, target, *result], WIDTH - 8)
+            at += weight.stop - weight.start
+        if not self.prepacked:
+            return lines
+        sign = "1" if stage.add else "0"
+        arguments = ["B", N, K, self.pointer(operand, True), left, self.pack(stage).name]
+        packed = called_with(
+            "multiply", [*arguments, self.pointer(out, True), self.pitch(out), sign], WIDTH - 8
+        )
+        return ["if (packed) {", *indented(packed), "} else {", *indented(lines), "}"]
 
     def outer_sum(self, stage: OuterSum) -> None:
         left, right = (joined([self.schedule.slot[v] for v in vs]) for vs in (stage.left, stage.right))
@@ -813,9 +852,12 @@ class CFile:
         )
         return self.fitted(made, schedule, rule)
 
-    def once(self, way: Way, ends: Iterable[Value] = (), alone: bool = True) -> CFunction:
-        """One direction of a rule, for a single step."""
+    def once(
+        self, way: Way, ends: Iterable[Value] = (), alone: bool = True, prepacked: bool = False
+    ) -> CFunction:
+        """One direction of a rule, for a single step; with `prepacked` matrices may be packed already."""
         lines = Lines(self, way, self.names.inner(), ONCE, ends)
+        lines.prepacked = prepacked
         lines.run(way.schedule.stages)
         made = CFunction(
             packs=tuple(lines.packs.values()), zeroed=self.zeroed(way.schedule), loop=tuple(lines.lines)
@@ -1004,7 +1046,7 @@ class CFile:
         taped = [b for b in self.saved(step) if b.kind == "time"] if module.singular else []
         first = self.rule_once(first_rule) if first_rule else None
         start = self.rule_once(start_rule) if start_rule else None
-        quick = None if graph.statistics else self.once(forward_way, step.tape)
+        quick = None if graph.statistics else self.once(forward_way, step.tape, prepacked=True)
         used = [name for kernel in self.kernels for line in kernel.body for name in called(line)]
         statistics = []
         for s in graph.statistics:
@@ -1018,6 +1060,7 @@ class CFile:
             "prefix": cell.name,
             "guard": f"{cell.name.upper()}_C_H",
             "sizes_declared": "".join(f", size_t {letter}" for letter in letters),
+            "sizes_first": ", ".join(f"size_t {letter}" for letter in letters) or "void",
             "sizes_passed": "".join(f", {letter}" for letter in letters),
             "unused": [f"(void){name};" for name in ("params", *letters)],
             "sizes": sizes,
@@ -1070,7 +1113,7 @@ class CFile:
             "mask": graph.mask is not None,
             "kernels": tuple(self.kernels),
             "functions": helpers(used, (*c_math.C_PARTS, *(row.c for row in TABLE), c_math.POWER)),
-            "helpers": {name: name in self.helpers for name in ("sum", "few", "outer", "column_sums")},
+            "helpers": {name: name in self.helpers for name in ("sum", "outer", "column_sums")},
             **self.needed((forward, backward, quick, first, start)),
             "tiles": TILES,
             "outers": tuple(dict.fromkeys(n for _, n in self.outers)),
@@ -1082,8 +1125,11 @@ class CFile:
         return {
             "packs_columns": "pack_columns(" in text,
             "packs_rows": "pack_rows(" in text or "outer(" in text,
+            "tiles_needed": "multiply(" in text or "multiply_all(" in text or "outer(" in text,
             "multiplies": "multiply(" in text or "multiply_all(" in text,
             "multiplies_all": "multiply_all(" in text,
+            "few": "few(" in text,
+            "few_rows": "few_rows(" in text,
             "in_parts": not all(made.at_once for made in functions[:2] if isinstance(made, CFunction)),
         }
 
