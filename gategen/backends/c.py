@@ -285,7 +285,10 @@ class CFunction:
     def opening_packed(self) -> tuple[str, ...]:
         """The same where somebody else packs the matrices."""
         bare = replace(self, packs=()).opening
-        return (*bare, *(f"const real *const {p.name} = find(&packed, {p.size});" for p in self.packs))
+        return (
+            *bare,
+            *(f"const real *const {p.name} = packed ? find(&packed, {p.size}) : NULL;" for p in self.packs),
+        )
 
     @property
     def entries(self) -> tuple[str, ...]:
@@ -613,7 +616,7 @@ class Lines:
         packed = called_with(
             "multiply", [*arguments, self.pointer(out, True), self.pitch(out), sign], WIDTH - 8
         )
-        return ["if (packed) {", *indented(packed), "} else {", *indented(lines), "}"]
+        return [f"if ({self.pack(stage).name}) {{", *indented(packed), "} else {", *indented(lines), "}"]
 
     def outer_sum(self, stage: OuterSum) -> None:
         left, right = (joined([self.schedule.slot[v] for v in vs]) for vs in (stage.left, stage.right))
@@ -1243,9 +1246,19 @@ def python_context(module: CtypesModule) -> dict[str, object]:
         untape=call("(", [t.name for t in passing.tape], ") = tape"),
         tape=f"return {passing.result.value}, final, None if kept is None else Tape({', '.join(values)})",
     )
+    size, inputs, results = "s" * len(letters), "p" * len(given.inputs), "p" * len(outputs)
+    normed = bool(given.buffers)
+    arguments = {
+        "tape": f"ss{size}",
+        "workspace": f"ss{size}",
+        "forward": f"ss{size}p{inputs}pp{'pi' * normed}{results}ppp",
+        "backward": f"ss{size}p{inputs}ip{'i' * normed}p{results}p{inputs}pp",
+        "step": f"s{size}p{inputs}{'p' * normed}pp{results}p",
+    }
     return {
         **vars(given),
         **vars(passing),
+        "arguments": tuple(arguments.items()),
         "alone": True,
         "second": False,
         "singular": False,
