@@ -175,6 +175,7 @@ class Room:
     comment: str = ""
     state: bool = False  # whether it has an entry for the time behind the last step
     backward: bool = False  # whether the way back reads it
+    member: str = ""  # of the tape
 
 
 @dataclass(frozen=True)
@@ -972,7 +973,7 @@ class CFile:
         return RuleOnce(
             forward,
             backward,
-            tuple(self.room(b, steps="1") for b in held),
+            tuple(replace(self.room(b, steps="1"), member=member(b.name)) for b in held),
             tuple(
                 self.copied(rule.forward, v, target)
                 for target, (_, v) in zip(targets, graph.outputs, strict=True)
@@ -1010,7 +1011,7 @@ class CFile:
 
     def taped(self, step: Rule, backward: CFunction, first: RuleOnce | None) -> tuple[Room, ...]:
         """What a run of all steps leaves behind."""
-        rooms = (self.room(b) for b in self.saved(step))
+        rooms = (replace(self.room(b), member=member(b.name)) for b in self.saved(step))
         return tuple(
             replace(room, backward=mentions(backward.text, room.name) or (room.state and first is not None))
             for room in rooms
@@ -1117,12 +1118,14 @@ class CFile:
             "kernels": tuple(self.kernels),
             "functions": helpers(used, (*c_math.C_PARTS, *(row.c for row in TABLE), c_math.POWER)),
             "helpers": {name: name in self.helpers for name in ("sum", "outer", "column_sums")},
-            **self.needed((forward, backward, quick, first, start)),
+            **self.needed(quick, (forward, backward, quick, first, start)),
             "tiles": TILES,
             "outers": tuple(dict.fromkeys(n for _, n in self.outers)),
         }
 
-    def needed(self, functions: Sequence[CFunction | RuleOnce | None]) -> dict[str, bool]:
+    def needed(
+        self, quick: CFunction | None, functions: Sequence[CFunction | RuleOnce | None]
+    ) -> dict[str, bool]:
         """Which helpers the lines call."""
         text = "\n".join(self.texts(functions))
         return {
@@ -1131,6 +1134,7 @@ class CFile:
             "tiles_needed": "multiply(" in text or "multiply_all(" in text or "outer(" in text,
             "multiplies": "multiply(" in text or "multiply_all(" in text,
             "multiplies_all": "multiply_all(" in text,
+            "finds": bool(quick and quick.packs),
             "few": "few(" in text,
             "few_rows": "few_rows(" in text,
             "in_parts": not all(made.at_once for made in functions[:2] if isinstance(made, CFunction)),
@@ -1188,7 +1192,7 @@ class CtypesModule(Module):
     """The Python module that calls the functions of C, with the names of the NumPy module."""
 
     target = Target(
-        title="C, called through ctypes",
+        title="C",
         numpy=True,
         cupy=False,
         xp="np",
@@ -1210,21 +1214,33 @@ class CtypesModule(Module):
         raise AssertionError("the functions of rules are in C")
 
 
-def tape_of(given: interface.Signature) -> tuple[interface.TapeItem, ...]:
-    """What `forward` leaves behind, as Python holds it."""
-    items = [interface.TapeItem(i.name, "np.ndarray", i.shape) for i in given.inputs]
+def tape_of(module: CtypesModule, given: interface.Signature) -> tuple[interface.TapeItem, ...]:
+    """What `forward` leaves behind, as Python holds it; what has a shape is C's."""
+    item, names, plan = interface.TapeItem, module.names, module.plan
+    items = [item(i.name, "np.ndarray", i.shape) for i in given.inputs]
+    for state in given.states:
+        shape = f"(T + 1, B, {state.size})"
+        items.append(item(state.array, "np.ndarray", f"{shape}  the initial state first", shape))
+    for buffer in tape_buffers(plan.step):
+        shape = module.shape(buffer)
+        items.append(item(names["memory", buffer.name], "np.ndarray", said_of(shape, buffer), shape))
+    if rule := plan.rule(FIRST_STEP):
+        for buffer in tape_buffers(rule):
+            shape, name = module.shape(buffer).replace("(T, ", "("), f"first_{names['memory', buffer.name]}"
+            items.append(item(name, "np.ndarray", f"{said_of(shape, buffer)}, of the first step", shape))
     items += [
-        interface.TapeItem("kept", "np.ndarray", "what C keeps, one behind the other"),
-        interface.TapeItem("ends", "np.ndarray | None", "(B,) the lengths"),
-        interface.TapeItem("given", "bool", "whether the caller gave the initial states"),
+        item("ends", "np.ndarray | None", "(B,) the lengths"),
+        item("given", "bool", "whether the caller gave the initial states"),
     ]
     if given.extra:
-        items.append(
-            interface.TapeItem("constant", "list[str]", "inputs that were (B, size), constant in time")
-        )
+        items.append(item("constant", "list[str]", "inputs that were (B, size), constant in time"))
     if given.buffers:
-        items.append(interface.TapeItem("training", "bool", "whether the batch gave the statistics"))
+        items.append(item("training", "bool", "whether the batch gave the statistics"))
     return tuple(items)
+
+
+def said_of(shape: str, buffer: Buffer) -> str:
+    return f"{shape}  {', '.join(buffer.members)}"
 
 
 def python_context(module: CtypesModule) -> dict[str, object]:
@@ -1234,30 +1250,61 @@ def python_context(module: CtypesModule) -> dict[str, object]:
     graph = module.plan.step.forward.graph
     sources = [module.at(value, module.plan.step.forward) for _, value in graph.outputs]
     outputs = interface.output_records(module, sources, sources)
-    passing = interface.Passing(outputs, interface.result_of(outputs, "np.ndarray"), tape_of(given), ())
+    passing = interface.Passing(
+        outputs, interface.result_of(outputs, "np.ndarray"), tape_of(module, given), ()
+    )
     gradients = [f"{i.argument}={i.result}" for i in given.inputs]
-    values = [
-        "initial is not None" if t.name == "given" else "bool(training)" if t.name == "training" else t.name
-        for t in passing.tape
-    ]
+    values = {"given": "initial is not None", "training": "bool(training)"}
+    kept = [t for t in passing.tape if t.shape]
+    count = len(given.inputs)
+    others = [t.name for t in passing.tape if not t.shape]
+    order = [*others[:count], "*kept", *(values.get(t, t) for t in others[count:])]
     calls = replace(
         interface.calls_of(module, given, passing),
+        memory=call("kept = memory(", ["tape", "dtype", *(f"{t.name}={t.shape}" for t in kept)]),
         grads=call("return Grads(", ["params=d_params", *gradients, "initial=d_initial"]),
-        untape=call("(", [t.name for t in passing.tape], ") = tape"),
-        tape=f"return {passing.result.value}, final, None if kept is None else Tape({', '.join(values)})",
+        untape=call("(", [*others[:count], "*kept", *others[count:]], ") = tape"),
+        tape=f"return {passing.result.value}, final, None if kept is None else Tape({', '.join(order)})",
     )
     size, inputs, results = "s" * len(letters), "p" * len(given.inputs), "p" * len(outputs)
     normed = bool(given.buffers)
     arguments = {
-        "tape": f"ss{size}",
         "workspace": f"ss{size}",
         "forward": f"ss{size}p{inputs}pp{'pi' * normed}{results}ppp",
         "backward": f"ss{size}p{inputs}ip{'i' * normed}p{results}p{inputs}pp",
         "step": f"s{size}p{inputs}{'p' * normed}pp{results}p",
     }
+    every = ["T", "B", *letters]
+    names = [i.name for i in given.inputs]
+    statistics = ["statistics", "bool(training)"] * normed
+    ahead = ["dtype", *every, "whole(params)", *names]
     return {
         **vars(given),
         **vars(passing),
+        "run_forward": run_line(
+            "forward", *ahead, "initial", "ends", *statistics, *(o.name for o in outputs), "[*final]", "kept"
+        ),
+        "run_backward": run_line(
+            "backward",
+            *(*ahead, "given", "ends", *(["training"] * normed), "whole(kept)"),
+            f"*whole(({', '.join(o.gradient for o in outputs)},))",
+            *("[*d_params]", *(i.gradient for i in given.inputs), "[*d_initial]"),
+        ),
+        "run_step": run_line(
+            "step",
+            "dtype",
+            "B",
+            *letters,
+            "whole(params)",
+            *names,
+            "None",
+            "[*state]",
+            *(o.name for o in outputs),
+        ),
+        "kept": kept,
+        "made_final": call(
+            "final = States(", [f"np.empty((B, {state.size}), dtype)" for state in given.states]
+        ),
         "arguments": tuple(arguments.items()),
         "alone": True,
         "second": False,
@@ -1273,3 +1320,8 @@ def python_context(module: CtypesModule) -> dict[str, object]:
             for o, (_, value) in zip(outputs, graph.outputs, strict=True)
         ],
     }
+
+
+def run_line(name: str, *arguments: str) -> str:
+    """The line of Python that calls a function of C."""
+    return call("run(", [f'"{name}"', *arguments])

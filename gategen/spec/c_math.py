@@ -257,6 +257,8 @@ SIGN = _function("""
 """)
 SQUARE = _function("static inline real square(const real x) { return x * x; }")
 CUBE = _function("static inline real cube(const real x) { return x * x * x; }")
-MODULO = _function("static inline real modulo(const real x, const real y) { return x - y * floor_real(x / y); }")
+MODULO = _function(
+    "static inline real modulo(const real x, const real y) { return x - y * floor_real(x / y); }"
+)
 LARGER = _function("static inline real larger(const real x, const real y) { return x >= y ? x : y; }")
 SMALLER = _function("static inline real smaller(const real x, const real y) { return x <= y ? x : y; }")
