@@ -167,7 +167,7 @@ def second_of(backend: str) -> str:
 
 
 def names_of(backends: str | Iterable[str] | None) -> tuple[str, ...]:
-    """The names of one backend or of several, each once; those that are built by default where none is given."""
+    """The names of one backend or of several, each once; those built by default where none is given."""
     if backends is None:
         return all_backends()
     return tuple(dict.fromkeys([backends] if isinstance(backends, str) else backends))

@@ -35,16 +35,16 @@ __main__
 # The same within rooms: a module may import what stands before it.
 ORDERS = {
     "spec": """
-        recipes opaque names contents elementwise functions norms declarations equations language printer
-        quoting sizes checks text/lines text/trees text/slips text/outline text/expressions text/reader
-        text/__init__ cell text/writer load __init__""",
+        recipes opaque names contents elementwise c_math functions norms declarations equations language
+        printer quoting sizes checks text/lines text/trees text/slips text/outline text/expressions
+        text/reader text/__init__ cell text/writer load __init__""",
     "graph": "ops builder check flatten levels evaluate text __init__ adjoint tangent",
     "plan": """
         data groups analysis share stages chains layout place write hoist ends retape compose ahead classify
-        text pipeline second __init__""",
+        text pipeline second phases __init__""",
     "backends": """
-        comments names module folding contents interface instructions host functions second sigmoids numpy
-        cupy __init__""",
+        comments names module folding contents interface instructions host functions second sigmoids
+        pointwise numpy cupy c/text c/lines c/functions c/module c/__init__ __init__""",
     "judge": "found host problem finite runner derivatives second verify __init__",
     "onnx": "nodes expressions steps scan native model __init__",
     "layers": "arrange files weights foreign rnn __init__",

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gategen.plan.data import Kernel, MatMul, Schedule, Stage, Sum
+from gategen.graph import Value
+from gategen.plan.data import ColumnSum, Kernel, MatMul, Schedule, Stage, Sum
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ def phases(schedule: Schedule) -> tuple[Phase, ...]:
 
 
 def phases_of(stages: Sequence[Stage]) -> tuple[Phase, ...]:
-    """Stages of one level in their order: a product that reads what its phase has made begins the next one."""
+    """Stages of one level in their order; a product that reads what its phase has made begins the next."""
     found: list[tuple[list[MatMul], list[Kernel | Sum]]] = [([], [])]
     for stage in stages:
         products, program = found[-1]
@@ -41,3 +42,34 @@ def phases_of(stages: Sequence[Stage]) -> tuple[Phase, ...]:
             assert isinstance(stage, Kernel | Sum), "sums over the batch lie outside of the loop"
             program.append(stage)
     return tuple(Phase(tuple(products), tuple(program)) for products, program in found if products or program)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The stages of a schedule that do not run with every few steps: before all of them, and behind them."""
+
+    first: tuple[Stage, ...] = ()
+    last: tuple[Stage, ...] = ()
+    at_once: bool = False  # whether all steps must be there at once
+
+
+def parts(schedule: Schedule) -> Parts:
+    """What is one for all steps is computed once.
+
+    What adds up over steps can do so part by part, unless something of every row needs the whole sum.
+    """
+    if schedule.graph.mask is not None:
+        return Parts(at_once=True)
+    first: list[Stage] = []
+    last: list[Stage] = []
+    summed: set[Value] = set()
+    for stage in schedule.stages:
+        waits = not summed.isdisjoint(stage.reads)
+        if isinstance(stage, ColumnSum):
+            summed.update(stage.writes)
+        elif isinstance(stage, Kernel | Sum) and all(v.static for v in stage.writes):
+            (last if waits else first).append(stage)
+            summed.update(stage.writes if waits else ())
+        elif waits:
+            return Parts(at_once=True)
+    return Parts(tuple(first), tuple(last))

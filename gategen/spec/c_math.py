@@ -3,8 +3,8 @@
 The texts are C99 and C++ alike. They stand between `typedef REAL real;`, which is float or double, and the
 loops that call them, and need <math.h>, <stdint.h> and <string.h>. exp, expm1, tanh, sigmoid, softplus and
 log1p have no branch and call nothing, so that a compiler which inlines them can vectorise such a loop; the
-other functions are libm's. They count on what -ffast-math takes away: sums in the order that is written, and
-NaN. Products may be fused with sums, or not.
+other functions are libm's. They count on what -ffast-math takes away: sums in the order that is written, each
+rounded to its type, and NaN. Products may be fused with sums, or not.
 
 Each polynomial is the one whose function has the smallest largest error, relative to its value. The Remez
 exchange finds it, with mpmath in 60 digits: solve for coefficients with which the error has one size, and one
@@ -87,23 +87,18 @@ C_PARTS: tuple[Call, ...] = (
         }
     """),
     _pair("""
-        // x / log(2), rounded to an integer n, as n + 1.5 * 2^23, or 2^52. Numbers of that size are integers, and n is
-        // what the last bits of theirs say; a cast would be undefined for NaN.
+        // x / log(2), rounded to an integer n, as n + 1.5 * 2^23, or 1.5 * 2^52. Numbers of that size are
+        // integers, and the last bits of theirs are those of n. A cast would be undefined where x is NaN.
         static inline $T shifted_$T(const $T x) { return x * $per_log2 + $integers; }
-    """),
-    _pair("""
-        // x - n * log(2), with log(2) in two parts, of which n times the first is exact.
-        static inline $T reduced_$T(const $T x, const $T shifted) {
-            const $T n = shifted - $integers;
-            return (x - n * $log2_high) - n * $log2_low;
-        }
     """),
     _pair(
         """
-        // exp(z) - 1 - z where z is between -log(2) / 2 and log(2) / 2.
-        static inline $T exp_rest_$T(const $T z) {
+        // exp(z) - 1 - r where z = r - low is between -log(2) / 2 and log(2) / 2: for x it is
+        // x - n * log(2), and r is exact. What comes of it is small beside r, and so is its error.
+        static inline $T exp_tail_$T(const $T r, const $T low) {
+            const $T z = r - low;
             $T $polynomial
-            return z * z * p;
+            return z * z * p - low;
         }
         """,
         polynomial=(
@@ -117,13 +112,14 @@ C_PARTS: tuple[Call, ...] = (
     ),
     _pair(
         """
-        // exp(x) = 2^n * exp(z), with 2^n in two factors: it may be larger than any number, or less than 1 / those.
+        // exp(x) = 2^n * exp(z), with 2^n in two factors, which are normal numbers where 2^n is none.
         static inline $T exp_$T(const $T x) {
             const $T a = x < $least ? $least : x > $most ? $most : x;
-            const $T shifted = shifted_$T(a), z = reduced_$T(a, shifted);
+            const $T shifted = shifted_$T(a), n = shifted - $integers;
+            const $T r = a - n * $log2_high, tail = exp_tail_$T(r, n * $log2_low);
             const $U exponent = bits_of_$T(shifted) + $twice_bias, half = exponent >> 1;
             const $T low = ${T}_of_bits(half << $digits), high = ${T}_of_bits((exponent - half) << $digits);
-            return (low + low * (z + exp_rest_$T(z))) * high;
+            return (low + low * (r + tail)) * high;
         }
         """,
         least=("-104.0f", "-746.0"),  # to 0 from here on
@@ -131,26 +127,28 @@ C_PARTS: tuple[Call, ...] = (
     ),
     _pair(
         """
-        // exp(-abs(x)) from 2^(n + 64), which is a normal number for each n.
+        // exp(-abs(x)) with 2^n as 2^(n + 64), a normal number, times 2^-64.
         static inline $T exp_minus_abs_$T(const $T x) {
             const $T y = -fabs$f(x), a = y < $least ? $least : y;
-            const $T shifted = shifted_$T(a), z = reduced_$T(a, shifted);
+            const $T shifted = shifted_$T(a), n = shifted - $integers;
+            const $T r = a - n * $log2_high, tail = exp_tail_$T(r, n * $log2_low);
             const $T s = ${T}_of_bits((bits_of_$T(shifted) + ($bias + 64u)) << $digits);
-            return (s + s * (z + exp_rest_$T(z))) * $one;
+            return (s + s * (r + tail)) * $scale;
         }
         """,
         least=("-104.0f", "-746.0"),
-        one=("5.42101086e-20f", "5.421010862427522e-20"),  # 2^-64
+        scale=("5.42101086e-20f", "5.421010862427522e-20"),  # 2^-64
     ),
     _pair(
         """
-        // exp(x) - 1, twice what comes of 2^(n - 1), as 2^n may be larger than any number.
+        // exp(x) - 1 = 2^n * (exp(z) - 1) + (2^n - 1), as twice its half: 2^n itself may be too large.
         static inline $T expm1_$T(const $T x) {
             const $T a = x < $least ? $least : x > $most ? $most : x;
-            const $T shifted = shifted_$T(a), z = reduced_$T(a, shifted);
+            const $T shifted = shifted_$T(a), n = shifted - $integers;
+            const $T r = a - n * $log2_high, tail = exp_tail_$T(r, n * $log2_low);
             const $T s = ${T}_of_bits((bits_of_$T(shifted) + ($bias - 1u)) << $digits);
-            const $T half = (s * z + (s - 0.5$f)) + s * exp_rest_$T(z);
-            return fabs$f(x) < $small ? x : half + half;  // x is -0, or has bits that half of it has not
+            const $T half = (s * r + (s - 0.5$f)) + s * tail;
+            return fabs$f(x) < $small ? x : half + half;  // the least x have no half
         }
         """,
         least=("-18.0f", "-40.0"),
@@ -159,22 +157,27 @@ C_PARTS: tuple[Call, ...] = (
     ),
     _pair(
         """
-        // y / (y + 2) with y = expm1(2 * abs(x)): 0 is met exactly, and errors of y shrink where it is large.
+        // y / (y + 2) with y = expm1(2 * abs(x)) where that is large: the error of y shrinks in the
+        // quotient. Below, y = expm1(-2 * abs(x)), which has more digits than the quotient, and a sign that
+        // does not matter.
         static inline $T tanh_$T(const $T x) {
-            const $T twice = 2.0$f * fabs$f(x), a = twice > $most ? $most : twice;
-            const $T shifted = shifted_$T(a), z = reduced_$T(a, shifted);
+            const $T twice = 2.0$f * fabs$f(x), most = twice > $enough ? $enough : twice;
+            const $T a = copysign$f(most, most - 0.3$f);
+            const $T shifted = shifted_$T(a), n = shifted - $integers;
+            const $T r = a - n * $log2_high, tail = exp_tail_$T(r, n * $log2_low);
             const $T s = ${T}_of_bits((bits_of_$T(shifted) + $bias) << $digits);
-            const $T y = (s * z + (s - 1.0$f)) + s * exp_rest_$T(z);
+            const $T y = (s * r + (s - 1.0$f)) + s * tail;
             return copysign$f(y / (y + 2.0$f), x);
         }
         """,
-        most=("20.0f", "40.0"),
+        enough=("20.0f", "40.0"),  # of half of it tanh is 1
     ),
     _pair("""
-        // 1 / (1 + exp(-x)) from what does not overflow: what is small has all its digits.
+        // 1 / (1 + exp(-x)) as y / (1 + e) with e = exp(-abs(x)), which does not overflow, and y = e or 1;
+        // and that as y - y * (e / (1 + e)), where little more than the error of y is left.
         static inline $T sigmoid_$T(const $T x) {
-            const $T e = exp_minus_abs_$T(x);
-            return (x < 0.0$f ? e : 1.0$f) / (1.0$f + e);
+            const $T e = exp_minus_abs_$T(x), y = x < 0.0$f ? e : 1.0$f;
+            return y - y * (e / (1.0$f + e));
         }
     """),
     _pair(
@@ -197,9 +200,9 @@ C_PARTS: tuple[Call, ...] = (
     ),
     _pair(
         """
-        // log(1 + x) = k * log(2) + log(1 + y), where 1 + y is between sqrt(1/2) and sqrt(2). As 2^k is one of the
-        // numbers, y = x / 2^k + (1 / 2^k - 1) has the digits of x that 1 + x may lose. Here s is 4 / 2^k, of which
-        // each is a normal number, and log(1 + y) = 2 * atanh(q), which begins y - q * y.
+        // log(1 + x) = k * log(2) + log(1 + y), where 1 + y is between sqrt(1/2) and sqrt(2). Then
+        // y = x / 2^k + (1 / 2^k - 1), in which x has the digits that 1 + x loses. Here s is 4 / 2^k, which
+        // is a normal number for each k, and log(1 + y) = 2 * atanh(q), which begins y - q * y.
         static inline $T log1p_$T(const $T x) {
             const $T u = 1.0$f + x;
             const $U exponent = (bits_of_$T(u) + ($one - $root)) >> $digits;
@@ -246,7 +249,8 @@ SQRT = _real("sqrt_real", "sqrtf", "sqrt")
 ABS = _real("abs_real", "fabsf", "fabs")
 POWER = _function("""
     static inline real pow_real(const real x, const real y) {
-        return sizeof(real) == sizeof(float) ? (real)powf((float)x, (float)y) : (real)pow((double)x, (double)y);
+        if (sizeof(real) == sizeof(float)) return (real)powf((float)x, (float)y);
+        return (real)pow((double)x, (double)y);
     }
 """)  # no row of the table: powers have a notation of their own
 
