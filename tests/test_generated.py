@@ -34,8 +34,12 @@ EXTRA = {cell.name: cell for path in SPECS for cell in load(path)}
 IMPORTS = {
     "numpy": {"numpy", "os", "typing"},
     "cupy": {"cupy", "functools", "numpy", "os", "pathlib", "typing"},
+    "c": {
+        *("ctypes", "functools", "hashlib", "numpy", "os", "pathlib", "platform", "shlex", "shutil"),
+        *("subprocess", "tempfile", "threading", "typing"),
+    },
 }
-LATER = {"numpy": set(), "cupy": {"ml_dtypes"}}  # inside functions, for who asks for bfloat16
+LATER = {"numpy": set(), "cupy": {"ml_dtypes"}, "c": set()}  # inside functions, for who asks for bfloat16
 for names in (IMPORTS, LATER):
     names |= {f"{backend}{SECOND}": names[backend] for backend in all_backends()}
 

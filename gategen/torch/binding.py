@@ -7,6 +7,7 @@ are not known here: `ops.py` and `function.py` say how they come of these.
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
@@ -82,7 +83,7 @@ class Binding:
         self._cell, self._stored = cell, stored
         self.further = tuple(module.INPUTS)[1:]
         self.several = len(module.OUTPUTS) > 1
-        self.backend = "cupy" if hasattr(module, "cp") else "numpy"
+        self.backend = backend_of(module.__name__)
         self._seconds: dict[str, ModuleType] = {}
         self.key = f"{module.__name__}@{module.SPEC_SHA256[:16]}"
         _bindings[self.key] = self
@@ -106,23 +107,27 @@ class Binding:
         host = host_of(call.inputs[0])
         with host.current():
             module, array, tensor = self.on(host), host.array, host.tensor
-            inputs = [array(given) for given in call.inputs]
-            further: dict[str, Any] = dict(zip(self.further, inputs[1:], strict=True))
-            if call.buffers:
-                further["buffers"] = module.Buffers(*map(array, call.buffers))
-                further["training"] = call.training
-            y, final, left = module.forward(
-                self.params(module, call, array),
-                inputs[0],
-                initial=module.States(*map(array, call.initial)) if call.initial else None,
-                lengths=None if call.lengths is None else call.lengths.numpy(),
-                tape=tape,
-                **further,
-            )
+            y, final, left = self._forward(module, call, array, tape)
             arrays: list[Array] = []
-            form = taken_apart(left, inputs, arrays)
+            form = taken_apart(left, [array(given) for given in call.inputs], arrays)
             outputs = y if self.several else (y,)
             return Ran([*map(tensor, outputs)], [*map(tensor, final)], [*map(tensor, arrays)], form)
+
+    def _forward(self, module: ModuleType, call: Call, array: Any, tape: bool) -> Any:
+        """What `forward` of a module gives."""
+        inputs = [array(given) for given in call.inputs]
+        further: dict[str, Any] = dict(zip(self.further, inputs[1:], strict=True))
+        if call.buffers:
+            further["buffers"] = module.Buffers(*map(array, call.buffers))
+            further["training"] = call.training
+        return module.forward(
+            self.params(module, call, array),
+            inputs[0],
+            initial=module.States(*map(array, call.initial)) if call.initial else None,
+            lengths=None if call.lengths is None else call.lengths.numpy(),
+            tape=tape,
+            **further,
+        )
 
     def pull(
         self,
@@ -159,9 +164,14 @@ class Binding:
         with host.current():
             module, second = self.on(host), self.second(host)
             array, tensor = host.array, host.tensor
-            left = put_together(
-                form, [array(given) for given in call.inputs], [array(given) for given in tape]
-            )
+            if backend_of(module.__name__) == "c":  # whose tape its second derivatives do not read
+                module = self._beside(host.backend)
+                still = call._replace(buffers=[buffer.clone() for buffer in call.buffers])
+                _, _, left = self._forward(module, still, array, True)
+            else:
+                left = put_together(
+                    form, [array(given) for given in call.inputs], [array(given) for given in tape]
+                )
             params = self.params(module, call, array)
             still = [
                 torch.zeros_like(t) if d is None else d
@@ -204,7 +214,8 @@ class Binding:
 
     def on(self, host: Host) -> ModuleType:
         """The module for this host: the one given, or its neighbour of the other backend."""
-        return self.module if self.backend == host.backend else self._beside(host.backend)
+        own = host.backend, *(["c"] if host.backend == "numpy" else [])
+        return self.module if self.backend in own else self._beside(host.backend)
 
     def _beside(self, backend: str) -> ModuleType:
         """The module of the same cell for another backend. Raises RuntimeError where there is none."""
@@ -325,13 +336,19 @@ def found(name: str, cell: str, sha: str, layout: Layout, stored: bytes = b"") -
     try:
         module = import_module(name)
     except ImportError:
-        backend = "cupy" if "_cupy" in name else "numpy"
+        backend = backend_of(name)
         module = _compiled(pickle.loads(stored), backend) if stored else _built_in(cell, sha, backend)
     if module is None or sha != module.SPEC_SHA256:
         raise RuntimeError(
             f"{name}, the module of this layer of {cell}, cannot be imported, or is of another cell"
         )
     return _bindings.get(f"{module.__name__}@{sha[:16]}") or Binding(module, layout, None, stored)
+
+
+def backend_of(module: str) -> str:
+    """The backend of a module with that name: `gru_numpy`, or `gru_c_` and digits where it was compiled."""
+    found = re.search(r"_(numpy|cupy|c)(_[0-9a-f]{16})?$", module)
+    return found[1] if found else "numpy"
 
 
 def _compiled(cell: Any, backend: str) -> ModuleType:

@@ -254,8 +254,9 @@ class RNN(_Layers):
     `gru_after`, `lstm`, `rnn` and `irnn`, which are PyTorch's GRU, LSTM and RNN with tanh and with ReLU, are
     called and stacked as PyTorch's are, so that a `state_dict` goes from one to the other.
 
-    On the CPU the NumPy module works on the memory of the tensors, in float32 and float64; on a GPU the CuPy
-    module, on the device and stream that are PyTorch's at the moment.
+    On the CPU the module of C works on the memory of the tensors, in float32 and float64, or that of NumPy
+    where there is no compiler or a NumPy module was given; on a GPU the CuPy module, on the device and stream
+    that are PyTorch's at the moment.
     """
 
     def __init__(
@@ -604,11 +605,11 @@ def _module_of(cell: Any) -> tuple[ModuleType, Any]:
     if isinstance(cell, ModuleType):
         module, found = cell, None
     else:
-        from gategen.compiled import compile
+        from gategen.compiled import fastest
         from gategen.spec.load import load_one
 
         found = load_one(cell)
-        module = compile(found)
+        module = fastest(found)
     for kind, names, taken in (
         ("input", list(getattr(module, "INPUTS", ()))[1:], _TAKEN),
         ("size", getattr(module, "SIZES", ())[2:], _TAKEN_SIZES),

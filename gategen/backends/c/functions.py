@@ -39,8 +39,42 @@ from gategen.plan.phases import parts, phases
 from gategen.spec.elementwise import called, helpers
 from gategen.spec.language import Size
 
-# The sums of products of so many rows at once: 6 rows of a panel are 12 registers of AVX-512.
-TILES = tuple(tuple("stuvwy"[:rows]) for rows in (6, 4, 2, 1))
+
+@dataclass(frozen=True)
+class TileRow:
+    """The sums of one row of a product, in a function for several rows."""
+
+    name: str
+    below: str  # how far from the first row of the left side
+    behind: str  # and of the tile
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A function for a product of some rows."""
+
+    sums: tuple[TileRow, ...]
+
+    @property
+    def rows(self) -> int:
+        return len(self.sums)
+
+    @property
+    def alone(self) -> bool:
+        return self.rows == 1
+
+
+def tile(rows: int) -> Tile:
+    factors = ["", "{} + ", *(f"{k} * {{}} + " for k in range(2, rows))]
+    return Tile(
+        tuple(
+            TileRow(n, f.format("down"), f.format("PANEL"))
+            for n, f in zip("stuvwy"[:rows], factors, strict=False)
+        )
+    )
+
+
+TILES = tuple(map(tile, (6, 4, 2, 1)))  # 6 rows of a panel are 12 registers of AVX-512
 
 
 @dataclass(frozen=True)
@@ -519,7 +553,12 @@ class CFile(Notes):
             "mask": graph.mask is not None,
             "kernels": tuple(self.kernels),
             "functions": helpers(used, CALLS),
-            "helpers": {name: name in self.helpers for name in ("sum", "outer", "column_sums")},
+            "ruled": bool(first or start),
+            "bare": not plan.fields,
+            "helpers": {
+                "sums": bool({"sum", "column_sums"} & self.helpers),
+                **{name: name in self.helpers for name in ("sum", "outer", "column_sums")},
+            },
             **self.needed(quick, (forward, backward, quick, first, start)),
             "tiles": TILES,
             "outers": tuple(dict.fromkeys(self.outers)),

@@ -126,6 +126,7 @@ def python_context(module: CtypesModule) -> dict[str, object]:
             *(o.name for o in outputs),
         ),
         "kept": kept,
+        "keeps_dtype": "" if normed else "dtype = ",
         "made_final": call(
             "final = States(", [f"np.empty((B, {state.size}), dtype)" for state in given.states]
         ),
