@@ -171,7 +171,11 @@ def digits() -> Digits:
 
 def train(module: ModuleType, data: Digits, hidden: int, epochs: int, seed: int) -> list[float]:
     """The test accuracy before training and after every epoch."""
-    model = Classifier(module, hidden, seed)
+    return fit(Classifier(module, hidden, seed), data, epochs, seed)
+
+
+def fit(model: Classifier, data: Digits, epochs: int, seed: int) -> list[float]:
+    """Train a model; the test accuracy before that and after every epoch."""
     adam = Adam(model.arrays())
     rng = np.random.default_rng(seed)
     curve = [model.accuracy(data.test_x, data.test_label)]

@@ -99,6 +99,20 @@ _backend = click.option(
     multiple=True,
     help="numpy, cupy, numpy_jvp, cupy_jvp; repeatable.",
 )
+_weights = click.option(
+    "--weights", metavar="FILE", default="", help="What `save` of a net wrote; it tells all sizes."
+)
+_input = click.option("--input", "input_size", type=_COUNT, help="The size of x.")
+_hidden = click.option("--hidden", type=_COUNT, help="Every other size.")
+_sizes = click.option("--size", "sizes", metavar="NAME=N", multiple=True, help="A further size; repeatable.")
+_layers = click.option("--layers", type=_COUNT, help="How many layers; 1 without weights.")
+_bidirectional = click.option("--bidirectional", is_flag=True, help="Every layer in both directions.")
+_dtype = click.option(
+    "--dtype", type=click.Choice(["float32", "float64"]), help="By default that of the weights."
+)
+_seed = click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Without weights."
+)
 
 
 # ------------------------------------------------------------------------------------------ commands
@@ -314,18 +328,18 @@ def _verify_row(result: Result) -> tuple[str, ...]:
 @_set
 @click.option("--format", "form", type=click.Choice(["onnx"]), default="onnx", show_default=True)
 @click.option("--out", metavar="FILE", default="", help="Where it goes; by default NAME.onnx.")
-@click.option("--weights", metavar="FILE", default="", help="What `save` of a net wrote; it tells all sizes.")
-@click.option("--input", "input_size", type=_COUNT, help="The size of x.")
-@click.option("--hidden", type=_COUNT, help="Every other size.")
-@click.option("--size", "sizes", metavar="NAME=N", multiple=True, help="A further size; repeatable.")
-@click.option("--layers", type=_COUNT, help="How many layers; 1 without weights.")
-@click.option("--bidirectional", is_flag=True, help="Every layer in both directions.")
+@_weights
+@_input
+@_hidden
+@_sizes
+@_layers
+@_bidirectional
 @click.option("--batch-first", is_flag=True, help="x and y are (B, T, size).")
 @click.option(
     "--constant", "constants", metavar="NAME", multiple=True, help="A further input is (B, size); repeatable."
 )
-@click.option("--dtype", type=click.Choice(["float32", "float64"]), help="By default that of the weights.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Without weights.")
+@_dtype
+@_seed
 @click.option("--native", is_flag=True, help="With ONNX's own GRU, LSTM or RNN.")
 @click.option("--no-lengths", is_flag=True, help="A model without lengths.")
 @click.option("--no-initial", is_flag=True, help="A model without initial states.")
@@ -361,16 +375,8 @@ def export(
     """
     from gategen.export import Asked, net_of
 
-    if not target and not equations:
-        raise click.UsageError("give a CELL or --equations")
-    cells = _load((target,) if target else (), equations, name, settings)
-    if len(cells) > 1:
-        names = ", ".join(cell.name for cell in cells)
-        raise click.UsageError(f"a model is of one cell, and these are {len(cells)}: {names}")
-    (cell,) = cells
-    told = _numbers(sizes, "--size")
-    told |= {"input": input_size} if input_size else {}
-    told |= {"hidden": hidden} if hidden else {}
+    cell = _one("a model", target, equations, name, settings)
+    told = _told(sizes, input_size, hidden)
     net = net_of(cell, Asked(told, layers, bidirectional, batch_first, dtype, seed), weights)
     path = out or f"{cell.name}.onnx"
     try:
@@ -390,7 +396,64 @@ def export(
         raise GategenError(str(error)) from error
     click.echo(f"wrote {path}")
     if not weights:
-        _warn("its parameters are random: --weights takes those of a net")
+        _warn(_RANDOM)
+
+
+_RANDOM = "its parameters are random: --weights takes those of a net"
+
+
+@commands.command("export-weights")
+@click.argument("target", metavar="[CELL]", default="")
+@_equations
+@_name
+@_set
+@click.option("--out", metavar="FILE", default="", help="Where it goes; by default NAME_weights.h.")
+@click.option(
+    "--prefix", metavar="NAME", default="", help="How its names begin; by default that of the cell."
+)
+@_weights
+@_input
+@_hidden
+@_sizes
+@_layers
+@_bidirectional
+@_dtype
+@_seed
+@click.option("--force", is_flag=True, help="Overwrite a file that gategen did not write.")
+def export_weights(
+    target: str,
+    equations: tuple[str, ...],
+    name: str,
+    settings: tuple[str, ...],
+    out: str,
+    prefix: str,
+    weights: str,
+    input_size: int | None,
+    hidden: int | None,
+    sizes: tuple[str, ...],
+    layers: int | None,
+    bidirectional: bool,
+    dtype: str | None,
+    seed: int,
+    force: bool,
+) -> None:
+    """Write the weights of a net of a cell as a C header.
+
+    It is for the files of `gategen build CELL --backend c`: arrays for every layer and direction, in the
+    order in which these take them, and all sizes. Without --weights the parameters are random, as `init` of
+    the module draws them.
+    """
+    from gategen.export import Asked, net_of
+    from gategen.weights_header import write
+
+    cell = _one("a header", target, equations, name, settings)
+    told = _told(sizes, input_size, hidden)
+    net = net_of(cell, Asked(told, layers, bidirectional, dtype=dtype, seed=seed), weights)
+    path = out or f"{cell.name}_weights.h"
+    write(path, net, cell=cell, prefix=prefix, force=force)
+    click.echo(f"wrote {path}")
+    if not weights:
+        _warn(_RANDOM)
 
 
 @commands.command()
@@ -493,6 +556,24 @@ def _read(targets: Iterable[str], equations: Sequence[str], name: str) -> tuple[
 
     spec = read(re.sub("; *", "\n", "\n".join(equations)), "--equations")
     return (Cell.from_text(spec, name or spec.name or "cell"),)
+
+
+def _one(what: str, target: str, equations: tuple[str, ...], name: str, settings: tuple[str, ...]) -> Cell:
+    """The one cell that something is of."""
+    if not target and not equations:
+        raise click.UsageError("give a CELL or --equations")
+    cells = _load((target,) if target else (), equations, name, settings)
+    if len(cells) > 1:
+        names = ", ".join(cell.name for cell in cells)
+        raise click.UsageError(f"{what} is of one cell, and these are {len(cells)}: {names}")
+    return cells[0]
+
+
+def _told(sizes: Iterable[str], input_size: int | None, hidden: int | None) -> dict[str, int]:
+    """The sizes that the command line tells, by name."""
+    told = _numbers(sizes, "--size")
+    told |= {"input": input_size} if input_size else {}
+    return told | ({"hidden": hidden} if hidden else {})
 
 
 def _backends(names: Sequence[str]) -> tuple[str, ...] | None:

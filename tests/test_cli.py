@@ -70,7 +70,7 @@ def test_help_lists_the_commands_and_needs_no_large_library():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.rstrip().endswith("[]")
-    for command in ("list", "show", "build", "verify", "export", "new", "bench", "doctor"):
+    for command in ("list", "show", "build", "verify", "export", "export-weights", "new", "bench", "doctor"):
         assert f"\n  {command} " in done.stdout
 
 

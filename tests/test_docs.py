@@ -192,7 +192,7 @@ def test_the_functions_on_the_page_are_in_the_language():
 
 def test_the_commands_on_the_page_are_those_there_are():
     overview = blocks("command-line")[0].text
-    assert set(re.findall(r"^gategen (\w+)", overview, re.M)) == set(commands.commands)
+    assert set(re.findall(r"^gategen ([\w-]+)", overview, re.M)) == set(commands.commands)
 
 
 def test_the_catalogue_has_every_cell():

@@ -28,7 +28,7 @@ diff
 show doctor bench onnx
 layers
 torch
-export
+export weights_header
 cli
 __main__
 """

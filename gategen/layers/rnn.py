@@ -180,6 +180,11 @@ class RNN:
         """The sizes by name, but that of x, which differs between layers."""
         return dict(self._sizes)
 
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """The size of x in every layer."""
+        return self._widths
+
     # ------------------------------------------------------------------------------------------ running
 
     def __call__(
