@@ -5,7 +5,7 @@
 #include "gru_weights.h"
 #include "readout.h"
 
-enum { I = GRU_I_L0, H = GRU_H_L0, WORK = 13 * 1024 };
+enum { I = GRU_I_L0, H = GRU_H_L0, WORK = 384 };
 
 static gru_real h[H], y[H], work[WORK];
 static const gru_states states = {h};
@@ -15,7 +15,7 @@ int digits_start(void)
     for (int k = 0; k < H; k++) {
         h[k] = 0;
     }
-    return gru_workspace(1, 1, I, H) <= WORK;
+    return gru_step_workspace(1, I, H) <= WORK;
 }
 
 void digits_row(const float *pixels)

@@ -60,8 +60,9 @@ typedef struct gru_tape {
     gru_real *hr;  // (T, B, H)
 } gru_tape;
 
-// How many entries of `work` the functions need for T steps; gru_step needs those for T = 1.
+// How many entries of `work` the functions need for T steps, and how few gru_step alone does.
 size_t gru_workspace(size_t T, size_t B, size_t I, size_t H);
+size_t gru_step_workspace(size_t B, size_t I, size_t H);
 
 // Run whole sequences.
 //

@@ -94,6 +94,7 @@ def python_context(module: CtypesModule) -> dict[str, object]:
     normed = bool(given.buffers)
     arguments = {
         "workspace": f"ss{size}",
+        "step_workspace": f"s{size}",
         "forward": f"ss{size}p{inputs}pp{'pi' * normed}{results}ppp",
         "backward": f"ss{size}p{inputs}ip{'i' * normed}p{results}p{inputs}pp",
         "step": f"s{size}p{inputs}{'p' * normed}pp{results}p",
