@@ -97,7 +97,7 @@ _backend = click.option(
     "backends",
     metavar="NAME",
     multiple=True,
-    help="numpy, cupy, numpy_jvp, cupy_jvp; repeatable.",
+    help="numpy, cupy, c, numpy_jvp, cupy_jvp; repeatable.",
 )
 _weights = click.option(
     "--weights", metavar="FILE", default="", help="What `save` of a net wrote; it tells all sizes."

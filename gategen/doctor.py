@@ -16,6 +16,7 @@ def findings() -> list[tuple[str, str, str]]:
         _cupy(),
         _gpu(),
         _compiler(),
+        _c_compiler(),
         _package("PyTorch", "torch", "runs `gategen.torch`", "pip install 'gategen[torch]'"),
         _package("ONNX", "onnx", "`export` writes models with it", "pip install 'gategen[onnx]'"),
     ]
@@ -64,8 +65,21 @@ def _compiler() -> tuple[str, str, str]:
     path = emulator.compiler()
     if path is None:
         return "C++ compiler", NOT_FOUND, "checks CUDA without a GPU: install g++ or clang++, or set CXX"
-    said = subprocess.run([path, "--version"], capture_output=True, text=True, check=False).stdout
-    return "C++ compiler", said.partition("\n")[0] or path, "checks CUDA without a GPU"
+    return "C++ compiler", _said(path), "checks CUDA without a GPU"
+
+
+def _c_compiler() -> tuple[str, str, str]:
+    from gategen.judge.host import c_compiler
+
+    path = c_compiler()
+    if path is None:
+        return "C compiler", NOT_FOUND, "compiles the C modules: install gcc or clang, or set CC"
+    return "C compiler", _said(path), "compiles the C modules"
+
+
+def _said(compiler: str) -> str:
+    said = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
+    return said.partition("\n")[0] or compiler
 
 
 def _package(name: str, package: str, use: str, how: str) -> tuple[str, str, str]:

@@ -541,7 +541,16 @@ def test_doctor_says_of_everything_whether_it_was_found(run):
     code, out, _ = run("doctor")
     assert code == 0
     rows = [line.split("\t") for line in out.splitlines()]
-    assert [row[0] for row in rows] == ["NumPy", "SymPy", "CuPy", "GPU", "C++ compiler", "PyTorch", "ONNX"]
+    assert [row[0] for row in rows] == [
+        "NumPy",
+        "SymPy",
+        "CuPy",
+        "GPU",
+        "C++ compiler",
+        "C compiler",
+        "PyTorch",
+        "ONNX",
+    ]
     assert all(len(row) == 3 and all(row) for row in rows)
 
 

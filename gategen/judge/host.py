@@ -7,6 +7,9 @@ CPU.
 from __future__ import annotations
 
 import importlib.util
+import os
+import shlex
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -65,6 +68,8 @@ def gpu() -> str:
 
 def host_of(backend: str, *, emulated: bool = False) -> Host:
     """Where modules of this backend run; with `emulated`, CUDA does on the CPU whatever there is."""
+    if backend == "c" and c_compiler() is None:
+        raise MissingError("no C compiler to make a library: install gcc or clang, or set CC")
     if not backend.startswith("cupy"):
         return Host(CPU, imported)
     name = "" if emulated else gpu()
@@ -82,6 +87,12 @@ def host_of(backend: str, *, emulated: bool = False) -> Host:
         emulator.prepare()
     with emulator.installed() as xp:
         return Host(EMULATION, emulator.load, xp.asarray, xp.asnumpy)
+
+
+def c_compiler() -> str | None:
+    """The compiler that generated C modules use; None where there is none."""
+    known = map(shlex.split, (os.environ.get("CC", ""), "cc", "gcc", "clang"))
+    return next((found for words in known if words and (found := shutil.which(words[0]))), None)
 
 
 def imported(path: Path) -> ModuleType:

@@ -166,8 +166,8 @@ class Binding:
             array, tensor = host.array, host.tensor
             if backend_of(module.__name__) == "c":  # whose tape its second derivatives do not read
                 module = self._beside(host.backend)
-                still = call._replace(buffers=[buffer.clone() for buffer in call.buffers])
-                _, _, left = self._forward(module, still, array, True)
+                unchanged = call._replace(buffers=[buffer.clone() for buffer in call.buffers])
+                _, _, left = self._forward(module, unchanged, array, True)
             else:
                 left = put_together(
                     form, [array(given) for given in call.inputs], [array(given) for given in tape]
