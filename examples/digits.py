@@ -200,7 +200,7 @@ def result(module: ModuleType, data: Digits, hidden: int, epochs: int, seeds: in
 # ------------------------------------------------------------------------------------------ modules
 
 
-def modules(names: Sequence[str]) -> list[ModuleType]:
+def modules(names: Sequence[str], backend: str = "numpy") -> list[ModuleType]:
     """The generated modules of these cells; of none, of all built-in ones.
 
     A name is a built-in cell, whose module is in `generated/` where `gategen build` has put it, or the
@@ -212,13 +212,15 @@ def modules(names: Sequence[str]) -> list[ModuleType]:
     found = []
     with tempfile.TemporaryDirectory(prefix="gategen-") as folder:
         for name in names or builtins():
-            path = ROOT / "generated" / f"{name}_numpy.py"
+            path = ROOT / "generated" / f"{name}_{backend}.py"
             if path.is_file():
                 found.append(loaded(path))
                 continue
             for cell in load(name):
-                build(cell, ["numpy"], folder)
-                found.append(loaded(Path(folder) / f"{cell.name}_numpy.py"))
+                build(cell, backend, folder)
+                found.append(loaded(Path(folder) / f"{cell.name}_{backend}.py"))
+                if backend == "c":
+                    found[-1].library("float32")  # while its source is there
     return found
 
 
@@ -346,18 +348,19 @@ def progress(total: int) -> Iterator[Callable[[str], None]]:
 @click.option(
     "--cells", default="", help="Names or spec files, comma-separated; without it all built-in cells."
 )
+@click.option("--backend", default="numpy", show_default=True, type=click.Choice(["numpy", "c"]))
 @click.option(
     "--figure",
     default=ROOT / "out" / "digits.png",
     type=click.Path(dir_okay=False, path_type=Path),
     help="Where the learning curves go.  [default: out/digits.png]",
 )
-def main(epochs: int, hidden: int, seeds: int, cells: str, figure: Path) -> None:
+def main(epochs: int, hidden: int, seeds: int, cells: str, backend: str, figure: Path) -> None:
     """Train cells on handwritten digits; print a table and draw the learning curves."""
     data = digits()
     results = []
     names = [name.strip() for name in cells.split(",") if name.strip()]
-    found = modules(names)
+    found = modules(names, backend)
     with threadpool_limits(1), progress(len(found)) as begin:
         for module in found:
             begin(module.NAME)

@@ -103,3 +103,28 @@ def test_what_is_wrong_is_said():
         gategen.compile(3)
     with pytest.raises(GategenError, match="no backend 'jax'"):
         gategen.compile("gru", "jax")
+
+
+def test_the_fastest_module_on_a_cpu_is_that_of_c_and_numpys_without_a_compiler(cache):
+    program = """
+        from gategen.compiled import fastest
+        module = fastest("mgu")
+        print(hasattr(module, "library"), module.init(2, 3).W.shape)
+    """
+    program = "\n".join(line.strip() for line in program.splitlines())
+    assert python(program, cache) == "True (6, 2)\n"
+    alone = {**cache, "GATEGEN_CACHE": cache["GATEGEN_CACHE"] + "2", "PATH": "", "CC": ""}
+    assert python(program, alone) == "False (6, 2)\n"
+
+
+def test_a_module_of_c_and_a_layer_of_it_compute_what_numpys_do():
+    x = np.random.default_rng(0).standard_normal((7, 3, 4))
+    nets = [
+        RNN(gategen.compile("lstm", backend), 4, 5, 2, bidirectional=True, dtype="float64", seed=1)
+        for backend in ("numpy", "c")
+    ]
+    runs = [net(x, lengths=[7, 2, 0]) for net in nets]
+    grads = [net.backward(np.ones_like(y), None) for net, (y, _) in zip(nets, runs, strict=True)]
+    np.testing.assert_allclose(runs[1][0], runs[0][0], rtol=1e-12, atol=1e-14)
+    for ours, theirs in zip(grads[1].params.values(), grads[0].params.values(), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-11, atol=1e-13)

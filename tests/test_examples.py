@@ -179,3 +179,10 @@ def test_the_notebook_shows_what_is_made_of_its_cell_today(monkeypatch, capsys):
             found = repr(value), value._repr_latex_(), value._repr_html_()
             assert found == (data["text/plain"], data["text/latex"], data["text/html"]), REFRESH
     assert not shown
+
+
+def test_digits_takes_modules_of_c(tmp_path):
+    printed = run(
+        "--epochs", 1, "--seeds", 1, "--cells", "mgu", "--backend", "c", "--figure", tmp_path / "a.png"
+    )
+    assert "\nmgu" in printed

@@ -48,6 +48,7 @@ from gategen.plan.ends import alive, distinct_ends
 from gategen.plan.groups import merge
 from gategen.plan.hoist import hoist
 from gategen.plan.layout import gate_order
+from gategen.plan.phases import parts, phases
 from gategen.plan.retape import cheap, retape
 from gategen.plan.share import share
 from gategen.show import plan_text
@@ -753,3 +754,37 @@ def test_a_plan_reads_as_it_should(name: str) -> None:
 def test_show_prints_the_plan() -> None:
     made = plan(CELLS["gru"], arrays=True)
     assert plan_text(made).startswith(PLANS["gru"].strip() + "\n\nparameters ")
+
+
+# -------------------------------------------------------------------------------- phases and parts
+
+
+def test_a_loop_is_a_round_for_each_product_that_waits_for_another() -> None:
+    before = plan(CELLS["gru"]).step.forward
+    assert [type(stage).__name__ for stage in before.loop] == ["MatMul", "Kernel", "MatMul", "Kernel"]
+    after = phases(before)
+    assert [len(phase.products) for phase in after] == [1, 1]
+    assert [stage for phase in after for stage in (*phase.products, *phase.program)] == [*before.loop]
+
+
+@every_cell
+def test_a_phase_has_products_that_wait_for_nothing_in_it_and_a_program_behind_them(name: str) -> None:
+    for rule in plan(EVERY[name]).rules:
+        for schedule in (rule.forward, rule.backward):
+            found = phases(schedule)
+            assert [s for phase in found for s in (*phase.products, *phase.program)] == [*schedule.loop]
+            for phase in found:
+                made = {v for product in phase.products for v in product.writes}
+                assert all(made.isdisjoint(product.reads) for product in phase.products)
+
+
+def test_what_is_one_for_all_steps_runs_once() -> None:
+    forward, backward = (getattr(plan(CELLS["lru"]).step, way) for way in ("forward", "backward"))
+    assert {v.name for stage in parts(forward).first for v in stage.writes} >= {"lr", "li", "exp_gl"}
+    assert {v.name for stage in parts(backward).last for v in stage.writes} >= {"d_nu", "d_th", "d_gl"}
+    assert not parts(forward).at_once and not parts(backward).at_once
+
+
+def test_what_reads_a_sum_over_all_steps_at_every_step_wants_them_at_once() -> None:
+    step = plan(CELLS["ligru"]).step
+    assert parts(step.forward).at_once and parts(step.backward).at_once

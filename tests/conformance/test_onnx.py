@@ -34,11 +34,11 @@ INPUTS = ["X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P"]
 onnxruntime.set_default_logger_severity(4)
 
 
-@pytest.fixture(scope="session")
-def module_of(tmp_path_factory):
-    """The module of a cell, generated once."""
+@pytest.fixture(scope="session", params=["numpy", "c"])
+def module_of(tmp_path_factory, request):
+    """The module of a cell, generated once, of NumPy and of C."""
     folder = tmp_path_factory.mktemp("onnx_cells")
-    return cache(lambda structure: imported(written(structure.cell(), "numpy", folder)))
+    return cache(lambda structure: imported(written(structure.cell(), request.param, folder)))
 
 
 # -------------------------------------------------------------------------------- the cases of onnx

@@ -20,11 +20,11 @@ SAMPLES = 87  # of the release of PyTorch that CI installs
 KINDS = ("RNN", "GRU", "LSTM", "RNNCell", "GRUCell", "LSTMCell")
 
 
-@pytest.fixture(scope="session")
-def module_of(tmp_path_factory):
-    """The module of a cell, generated once."""
+@pytest.fixture(scope="session", params=["numpy", "c"])
+def module_of(tmp_path_factory, request):
+    """The module of a cell, generated once, of NumPy and of C."""
     folder = tmp_path_factory.mktemp("torch_cells")
-    return cache(lambda structure: imported(written(structure.cell(), "numpy", folder)))
+    return cache(lambda structure: imported(written(structure.cell(), request.param, folder)))
 
 
 def module_db() -> list[Any]:
