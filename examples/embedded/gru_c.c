@@ -428,7 +428,7 @@ static void multiply(size_t rows, size_t N, size_t K, const real *a, size_t a_pi
 static void multiply_all(size_t rows, size_t N, size_t K, const real *a, size_t a_pitch, const real *matrix,
     real *out, size_t pitch, int add)
 {
-    const size_t parts = rows < 64 ? 1 : threads();
+    const size_t parts = at_most(threads(), rows / 64 + 1);
 #ifdef _OPENMP
 #pragma omp parallel for if (parts > 1)
 #endif
@@ -497,7 +497,7 @@ static void few(size_t rows, size_t N, size_t K, const real *restrict a, size_t 
 static void outer(size_t rows, size_t M, size_t N, const real *left, size_t left_pitch, const real *right,
     size_t right_pitch, real *out, size_t pitch, real *room)
 {
-    const size_t parts = M < 64 ? 1 : threads();
+    const size_t parts = at_most(threads(), M / 64 + 1);
     for (size_t first = 0; first < rows; first += DEPTH) {
         const size_t depth = at_most(rows - first, DEPTH);
         pack_rows(depth, N, right + first * right_pitch, right_pitch, 0, depth, room);
@@ -677,7 +677,7 @@ void gru_forward(size_t T, size_t B, size_t I, size_t H, const gru_params *param
 
         multiply_all(steps * B, 3 * H, I, x_now, I, W_T, gates, 3 * H, 0);
 
-        const size_t parts = B < 8 ? 1 : threads();
+        const size_t parts = at_most(threads(), (B + 5) / 6);
 #ifdef _OPENMP
 #pragma omp parallel for if (parts > 1)
 #endif
@@ -790,7 +790,7 @@ void gru_backward(size_t T, size_t B, size_t I, size_t H, const gru_params *para
         }
         d_x -= steps * B * I;
 
-        const size_t parts = B < 8 ? 1 : threads();
+        const size_t parts = at_most(threads(), (B + 5) / 6);
 #ifdef _OPENMP
 #pragma omp parallel for if (parts > 1)
 #endif
@@ -854,8 +854,8 @@ size_t gru_step_workspace(size_t B, size_t I, size_t H)
     size_t entries = 0;
     entries += rounded(2 * B * H);
     entries += rounded(B * 2 * H);
-    entries += rounded(1 * B * 3 * H);
-    entries += rounded(1 * B * H);
+    entries += rounded(B * 3 * H);
+    entries += rounded(B * H);
     entries += rounded(B * H);
     return entries;
 }
@@ -896,8 +896,8 @@ void gru_step(size_t B, size_t I, size_t H, const gru_params *params,
     const real *const U_h = params->U_h;
     const real *const b = params->b;
     real *const u = take(&work, B * 2 * H);  // (B, 2 * H)  U_z_h, U_r_h
-    real *const gates = take(&work, 1 * B * 3 * H);  // (T, B, 3 * H)  z, r, n
-    real *const hr = take(&work, 1 * B * H);  // (T, B, H)
+    real *const gates = take(&work, B * 3 * H);  // (T, B, 3 * H)  z, r, n
+    real *const hr = take(&work, B * H);  // (T, B, H)
     real *const U_h_hr = take(&work, B * H);  // (B, H)
     const real *const W_T = packed ? find(&packed, panels(I, 3 * H)) : NULL;
     const real *const U_T = packed ? find(&packed, panels(H, 2 * H)) : NULL;

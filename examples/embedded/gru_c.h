@@ -12,10 +12,10 @@
 // another one that is written. Nothing is allocated, nothing is kept between calls, and calls from several
 // threads at once are fine as long as each has arrays and `work` of its own.
 //
-// Compile with -std=c99 -O3 -march=native -ffp-contract=fast -fno-math-errno -fno-trapping-math, and with
-// -fopenmp to share the sequences of a batch out over threads; results are the same, to the last bit,
-//     whatever
-// their number. -DREAL=double computes in double; link with -lm.
+// Compile with -std=c99 -O3 -march=native -ffp-contract=fast -fno-math-errno -fno-trapping-math, for gcc also
+// -fno-predictive-commoning, and with -fopenmp to share the sequences of a batch out over threads: results
+//     are
+// the same, to the last bit, whatever their number. -DREAL=double computes in double; link with -lm.
 
 #ifndef GRU_C_H
 #define GRU_C_H
@@ -98,7 +98,7 @@ void gru_backward(size_t T, size_t B, size_t I, size_t H, const gru_params *para
 size_t gru_packed(size_t I, size_t H);
 void gru_pack(size_t I, size_t H, const gru_params *params, gru_real *packed);
 
-// One step, for streaming: reads x, (B, ·), changes `states` and writes y, (B, ·).
+// One step, for streaming: reads x, (B, ...), changes `states` and writes y, (B, ...).
 // packed: the parameters as gru_pack laid them out, which is faster; or NULL.
 void gru_step(size_t B, size_t I, size_t H, const gru_params *params,
     const gru_real *x,

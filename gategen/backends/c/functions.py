@@ -234,7 +234,8 @@ class CFile(Notes):
         state = buffer.kind == "state"
         more = f" + {each}" if state else ""
         note = "  the initial state first" if state else ""
-        return Room(name, f"T * {each}{more}", f"{steps} * {each}{more}", each, f"{said}{note}", state)
+        some = each if steps == "1" else f"{steps} * {each}"
+        return Room(name, f"T * {each}{more}", f"{some}{more}", each, f"{said}{note}", state)
 
     def saved(self, rule: Rule) -> tuple[Buffer, ...]:
         """What a run leaves behind."""
