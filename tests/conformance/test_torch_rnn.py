@@ -602,10 +602,14 @@ def test_a_cell_a_path_a_text_and_a_module_make_the_same_layer(tmp_path):
     path.write_text(text)
     cell = gategen.load(path)[0]
     x = torch.randn(T, B, I)
-    layers = [RNN(given, I, H) for given in (text, path, cell, gategen.compile(cell))]
+    layers = [RNN(given, I, H) for given in (text, path, cell, gategen.compile(cell, "c"))]
     for layer in layers:
         layer.load_state_dict(layers[0].state_dict())
         assert torch.equal(layer(x)[0], layers[0](x)[0])
+    assert layers[0].module is layers[3].module
+    plain = RNN(gategen.compile(cell), I, H)
+    plain.load_state_dict(layers[0].state_dict())
+    assert torch.allclose(plain(x)[0], layers[0](x)[0], atol=1e-6) and "numpy" in plain.module.__name__
     assert repr(layers[0]) == f"RNN(mine, {I}, {H})"
 
 
