@@ -3,8 +3,9 @@
     python tests/hunt.py --count 10000 --seed 1
 
 For every cell the generated NumPy module must agree with `graph.evaluate`, its gradients with the complex
-step, and the generated CUDA, run on the CPU, with the NumPy module. A cell that does not is made smaller
-while it is wrong and printed as a spec file. The kernels of a batch of cells are compiled as one text.
+step, and the generated CUDA, run on the CPU, with the NumPy module; with `--c`, the generated C instead of
+the CUDA. A cell that does not is made smaller while it is wrong and printed as a spec file. The kernels of a
+batch of cells are compiled as one text.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import warnings
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -40,7 +42,7 @@ from points import (
 from random_cells import Drawn, rolled, spec
 
 from gategen import emulator
-from gategen.backends import cupy, numpy
+from gategen.backends import c, cupy, numpy
 from gategen.emulator import cupy as cp
 from gategen.errors import SpecError
 from gategen.judge.host import imported
@@ -351,6 +353,16 @@ def results_on_device(point: Point, module: ModuleType) -> Arrays:
     return {key: cp.asnumpy(a) for key, a in results(there).items()}
 
 
+# ---------------------------------------------------------------------------------------------- C
+
+
+def assert_c_is_right(one: Judged) -> None:
+    """The module that calls C, at the same points."""
+    module = imported(written(c, plan(one.cell, c.ARRAYS), one.cuda.parent))
+    for point, wanted in one.points:
+        agree_at(point, "c", results(replace(point, module=module)), wanted, CUDA, results)
+
+
 # ---------------------------------------------------------------------------------------------- a batch
 
 
@@ -363,8 +375,8 @@ class Finding:
     message: str
 
 
-def findings(many: Sequence[Drawn]) -> tuple[list[Finding], int]:
-    """What is wrong with these cells, and how many had no point to judge at."""
+def findings(many: Sequence[Drawn], target: str = "cuda") -> tuple[list[Finding], int]:
+    """What is wrong with these cells, and how many had no point to judge at; `target` is cuda or c."""
     found: list[Finding] = []
     good: list[Judged] = []
     unfit = 0
@@ -377,9 +389,9 @@ def findings(many: Sequence[Drawn]) -> tuple[list[Finding], int]:
             except Wrong as wrong:
                 found.append(Finding(drawn, wrong.stage, str(wrong)))
         by_name = {drawn.name: drawn for drawn in many}
-        for cell, message in wrong_on_cuda(good):
+        for cell, message in wrong_on_cuda(good) if target == "cuda" else wrong_in_c(good):
             if message:
-                found.append(Finding(by_name[cell.name], "cuda", message))
+                found.append(Finding(by_name[cell.name], target, message))
             else:
                 unfit += 1
     return found, unfit
@@ -394,9 +406,22 @@ def wrong_on_cuda(good: Sequence[Judged]) -> Iterator[tuple[Cell, str]]:
         kernels.module.compile()
     except emulator.EmulatorError:
         kernels = None  # one of them does not compile: each by itself
+    yield from wrong_ones(good, "cuda", lambda one: assert_cuda_is_right(one, kernels))
+
+
+def wrong_in_c(good: Sequence[Judged]) -> Iterator[tuple[Cell, str]]:
+    """The same of C; each cell is compiled by its module, and several at a time."""
+    with ThreadPoolExecutor() as pool:
+        for found in pool.map(lambda one: [*wrong_ones([one], "c", assert_c_is_right)], good):
+            yield from found
+
+
+def wrong_ones(
+    good: Sequence[Judged], stage: str, judge: Callable[[Judged], None]
+) -> Iterator[tuple[Cell, str]]:
     for one in good:
         try:
-            attempt("cuda", lambda one=one: assert_cuda_is_right(one, kernels))
+            attempt(stage, lambda one=one: judge(one))
         except Unfit:
             yield one.cell, ""
         except Wrong as wrong:
@@ -406,7 +431,7 @@ def wrong_on_cuda(good: Sequence[Judged]) -> Iterator[tuple[Cell, str]]:
 # ---------------------------------------------------------------------------------------------- shrinking
 
 
-def shrunk(finding: Finding, seconds: float = 60) -> Finding:
+def shrunk(finding: Finding, seconds: float = 60, target: str = "cuda") -> Finding:
     """A smaller cell that is wrong in the same stage: the first smaller one that is, again and again."""
     end = time.monotonic() + seconds
     best = finding
@@ -416,7 +441,7 @@ def shrunk(finding: Finding, seconds: float = 60) -> Finding:
                 return best
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                wrong, _ = findings([smaller]) if valid(smaller) or best.stage == "spec" else ([], 0)
+                wrong, _ = findings([smaller], target) if valid(smaller) or best.stage == "spec" else ([], 0)
             if wrong and wrong[0].stage == best.stage and kind(wrong[0]) == kind(best):
                 best = wrong[0]
                 break
@@ -498,21 +523,24 @@ def main() -> int:
     parser.add_argument("--from", dest="begin", type=int, default=0, help="the number of the first cell")
     parser.add_argument("--batch", type=int, default=10, help="cells whose kernels are compiled together")
     parser.add_argument("--shrink", type=float, default=60, help="seconds for a counterexample")
+    parser.add_argument("--c", action="store_true", help="judge the generated C instead of the CUDA")
     given = parser.parse_args()
+    target = "c" if given.c else "cuda"
     warnings.simplefilter("ignore")
     began, unfit = time.monotonic(), 0
     stages: Counter[str] = Counter()
     with tempfile.TemporaryDirectory(prefix="gategen_kernels_") as cache:
         os.environ["GATEGEN_CACHE"] = cache
+        os.environ.setdefault("CFLAGS", "-O1")
         for low in range(given.begin, given.begin + given.count, given.batch):
             high = min(low + given.batch, given.begin + given.count)
-            found, skipped = findings([rolled(given.seed, k) for k in range(low, high)])
+            found, skipped = findings([rolled(given.seed, k) for k in range(low, high)], target)
             unfit += skipped
             for finding in found:
                 stages[finding.stage] += 1
                 print(f"\n{finding.drawn.name}  {finding.message}", flush=True)
                 if stages[finding.stage] <= 20:
-                    small = shrunk(finding, given.shrink)
+                    small = shrunk(finding, given.shrink, target)
                     print(f"{small.message}\n\n{spec(small.drawn)}", flush=True)
             for path in Path(cache).glob("*.so"):
                 path.unlink()
