@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 import keyword
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from typing import Literal
 
 import sympy as sp
@@ -87,7 +87,7 @@ class Scope:
         taken: Iterable[str],
         sizes: dict[str, str],
         known: Mapping[tuple[Role, str, str], str] | None = None,
-        words: frozenset[str] = WORDS,
+        words: Set[str] = WORDS,
     ) -> None:
         self.taken = set(taken)
         self.words = words  # of the language and of the templates
@@ -134,9 +134,8 @@ class Scope:
         return self.sizes.get(str(size), str(size))
 
 
-def names_of(plan: Plan, words: frozenset[str] = frozenset()) -> Scope:
+def names_of(plan: Plan, words: Set[str] = WORDS) -> Scope:
     """The names that all functions of a module share, none of `words`. Rules share buffers by name only."""
-    words |= WORDS
     return own_names(plan, words) if plan.of is None else names_beside(plan, own_names(plan.of, words))
 
 
@@ -152,7 +151,7 @@ def names_beside(plan: Plan, names: Scope) -> Scope:
     return names
 
 
-def own_names(plan: Plan, words: frozenset[str] = WORDS) -> Scope:
+def own_names(plan: Plan, words: Set[str] = WORDS) -> Scope:
     """The names of a module that stands by itself."""
     step, sizes = plan.step, size_letters(plan.cell)
     outputs = [name for name, _ in step.forward.graph.outputs]

@@ -91,7 +91,7 @@ def host_of(backend: str, *, emulated: bool = False) -> Host:
 
 def c_compiler() -> str | None:
     """The compiler that generated C modules use; None where there is none."""
-    known = map(shlex.split, (os.environ.get("CC", ""), "cc", "gcc", "clang"))
+    known = [shlex.split(os.environ["CC"])] if os.environ.get("CC") else [["cc"], ["gcc"], ["clang"]]
     return next((found for words in known if words and (found := shutil.which(words[0]))), None)
 
 

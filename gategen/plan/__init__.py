@@ -24,6 +24,7 @@ It knows no target language. `plan(cell)` runs the passes; each is a module that
 from gategen.plan.data import (
     FIRST_STEP,
     START_STATES,
+    STEP,
     Buffer,
     ColumnSum,
     Field,
@@ -53,6 +54,7 @@ from gategen.plan.text import text
 __all__ = [
     "FIRST_STEP",
     "START_STATES",
+    "STEP",
     "Buffer",
     "ColumnSum",
     "Field",

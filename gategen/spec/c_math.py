@@ -257,12 +257,16 @@ POWER = _function("""
 RELU = _function("static inline real relu(const real x) { return x < 0 ? (real)0 : x; }")
 STEP = _function("static inline real step_of(const real x) { return x > 0 ? (real)1 : (real)0; }")
 SIGN = _function("""
-    static inline real sign(const real x) { return x > 0 ? (real)1 : x < 0 ? (real)-1 : (real)0; }
+    static inline real sign(const real x) { return x > 0 ? (real)1 : x < 0 ? (real)-1 : x; }
 """)
 SQUARE = _function("static inline real square(const real x) { return x * x; }")
 CUBE = _function("static inline real cube(const real x) { return x * x * x; }")
 MODULO = _function(
     "static inline real modulo(const real x, const real y) { return x - y * floor_real(x / y); }"
 )
-LARGER = _function("static inline real larger(const real x, const real y) { return x >= y ? x : y; }")
-SMALLER = _function("static inline real smaller(const real x, const real y) { return x <= y ? x : y; }")
+LARGER = _function(
+    "static inline real larger(const real x, const real y) { return x >= y || x != x ? x : y; }"
+)
+SMALLER = _function(
+    "static inline real smaller(const real x, const real y) { return x <= y || x != x ? x : y; }"
+)

@@ -11,8 +11,10 @@ from gategen.backends import interface
 from gategen.backends.c.lines import (
     ALL,
     CALLS,
+    FUNCTIONS,
     KEYWORDS,
     LOOP,
+    MACRO,
     ONCE,
     STEPPED,
     CModule,
@@ -20,6 +22,7 @@ from gategen.backends.c.lines import (
     Lines,
     Notes,
     Pack,
+    c_name,
 )
 from gategen.backends.c.text import mentions
 from gategen.backends.module import Module, Way, tape_buffers
@@ -28,6 +31,7 @@ from gategen.graph import Value
 from gategen.plan import (
     FIRST_STEP,
     START_STATES,
+    STEP,
     Buffer,
     ColumnSum,
     Field,
@@ -69,12 +73,12 @@ def tile(rows: int) -> Tile:
     return Tile(
         tuple(
             TileRow(n, f.format("down"), f.format("PANEL"))
-            for n, f in zip("stuvwy"[:rows], factors, strict=False)
+            for n, f in zip("stuvwyzq"[:rows], factors, strict=False)
         )
     )
 
 
-TILES = tuple(map(tile, (6, 4, 2, 1)))  # 6 rows of a panel are 12 registers of AVX-512
+TILES = tuple(map(tile, (8, 6, 4, 2, 1)))
 
 
 @dataclass(frozen=True)
@@ -352,11 +356,11 @@ class CFile(Notes):
 
     # ------------------------------------------------------------------------------------------ all together
 
-    def copied(self, schedule: Schedule, value: Value, target: str) -> Copied:
+    def copied(self, rule: Rule, schedule: Schedule, value: Value, target: str) -> Copied:
         """What is copied to the caller's memory, or lies there."""
         slot = schedule.slot[value]
         buffer = self.buffers_of(schedule)[slot.home.name]
-        base = self.now.get(slot.home.name) or self.names["memory", slot.home.name]
+        base = self.now.get((rule.name, slot.home.name)) or self.names["memory", slot.home.name]
         width, own = self.size(buffer.width), self.names.letter(value.size)
         if slot.home.name in self.direct.get(id(schedule), ()):
             return Copied(base, "", width, own)
@@ -398,7 +402,9 @@ class CFile(Notes):
             targets = [names["memory", s.name] for s in self.cell.states]
             carries = []
         for value, now in zip(seeds, own, strict=True):
-            self.now[rule.backward.slot[value].home.name] = now
+            self.now[rule.name, rule.backward.slot[value].home.name] = now
+        for s in self.cell.inputs if graph.states else ():
+            self.now[rule.name, s.name] = self.now[STEP, s.name]
         forward, backward = self.once(there, rule.tape, alone=not graph.states), self.once(back)
         if not graph.states:
             backward = self.with_values(backward, forward)
@@ -412,7 +418,7 @@ class CFile(Notes):
             backward,
             tuple(replace(self.room(b, steps="1"), member=member(b.name)) for b in held),
             tuple(
-                self.copied(rule.forward, v, target)
+                self.copied(rule, rule.forward, v, target)
                 for target, (_, v) in zip(targets, graph.outputs, strict=True)
             ),
             tuple(own),
@@ -423,7 +429,7 @@ class CFile(Notes):
                 for s, carry in zip(self.cell.states, carries, strict=False)
             ),
             tuple(
-                self.copied(rule.backward, gradient[s.name], f"first_d_{names['memory', s.name]}")
+                self.copied(rule, rule.backward, gradient[s.name], f"first_d_{names['memory', s.name]}")
                 for s in inputs
             ),
             tuple(lines.clearing(b) for b in cleared),
@@ -432,9 +438,9 @@ class CFile(Notes):
     def seed_now(self, value: Value) -> str:
         """What the gradient of an output is called at the steps at hand."""
         home = self.plan.step.backward.slot[value].home.name
-        if home not in self.now:
-            self.now[home] = self.names.of("now", home, f"{self.names['memory', home]}_now")
-        return self.now[home]
+        return self.now.setdefault(
+            (STEP, home), self.names.of("now", home, f"{self.names['memory', home]}_now")
+        )
 
     def outputs(self) -> tuple[Copied, ...]:
         """The outputs of the step, copied to what the caller calls them."""
@@ -442,7 +448,7 @@ class CFile(Notes):
         found = step.forward.graph.outputs
         wishes = ["y"] if len(found) == 1 else [self.names.find("output", name) or name for name, _ in found]
         return tuple(
-            self.copied(step.forward, v, self.caller(name, wish))
+            self.copied(step, step.forward, v, self.caller(name, wish))
             for wish, (name, v) in zip(wishes, found, strict=True)
         )
 
@@ -463,7 +469,7 @@ class CFile(Notes):
 
     def ended(self, name: str, home: str, size: Size) -> Ended:
         """An array that the caller gives for all steps."""
-        now = self.now.setdefault(home, self.names.of("now", home, f"{name}_now"))
+        now = self.now.setdefault((STEP, home), self.names.of("now", home, f"{name}_now"))
         return Ended(name, now, self.names.of("view", home, f"{name}_copy"), self.names.letter(size))
 
     def context(self) -> dict[str, object]:
@@ -492,13 +498,14 @@ class CFile(Notes):
         statistics = []
         for s in graph.statistics:
             name = str(s.value.name)
-            source = self.copied(step.forward, s.update, name).source
+            source = self.copied(step, step.forward, s.update, name).source
             statistics.append(
                 Statistic(member(name), names.of("given", name, name), source, names.letter(s.value.size))
             )
         return {
             "cell": interface.cell_record(module),
             "prefix": cell.name,
+            "real": f"{cell.name}_real" if f"{cell.name}_real" not in FUNCTIONS else f"{cell.name}_c_real",
             "guard": f"{cell.name.upper()}_C_H",
             "sizes_declared": "".join(f", size_t {letter}" for letter in letters),
             "sizes_first": ", ".join(f"size_t {letter}" for letter in letters) or "void",
@@ -539,7 +546,9 @@ class CFile(Notes):
             "outputs": self.outputs(),
             "seeds": tuple(read_by(s, forward, backward) for s in seeds),
             "d_inputs": tuple(
-                self.copied(step.backward, gradient[s.name], names.of("gradient", s.name, f"d_{i.name}"))
+                self.copied(
+                    step, step.backward, gradient[s.name], names.of("gradient", s.name, f"d_{i.name}")
+                )
                 for s, i in zip(cell.inputs, inputs, strict=True)
             ),
             "tape": (tape := self.taped(step, backward, first)),
@@ -606,8 +615,8 @@ def letters_of(module: Module) -> list[str]:
 
 
 def member(name: str) -> str:
-    """A member of a struct, which no word of the language is."""
-    return f"{name}_" if name in KEYWORDS else name
+    """A member of a struct, which is no word of the language and no macro."""
+    return c_name(name) if name in KEYWORDS or MACRO.fullmatch(name) else name
 
 
 def entries_of(file: CFile, f: Field) -> str:

@@ -24,7 +24,7 @@ from gategen.backends.folding import WIDTH, folded
 from gategen.backends.host import joined
 from gategen.backends.instructions import Scratch, View, slot_view
 from gategen.backends.module import Module, OneStep, Way
-from gategen.backends.names import Scope, names_of
+from gategen.backends.names import WORDS, Scope, names_of
 from gategen.backends.pointwise import EntryPrinter, arguments_of_functions, filled, grouped, times, unique
 from gategen.graph import Value, length
 from gategen.plan import (
@@ -57,12 +57,13 @@ STEPPED = ("input", "state", "time")
 # Names that the C text uses for itself, and the words of C and C++.
 C_WORDS = frozenset(
     """
-    real size_t row at t k first steps most start stop part parts work tape kept lengths params initial
-    final d_params d_final d_initial d_first given buffers training count valid seen room rows width pitch
-    panel take find rounded at_most threads cut mark pack_rows pack_columns packed panels multiply
-    multiply_all strip put tile tile_rows few few_rows outer column_sums sum copy zero copy_rows clear_rows
-    add_up larger_of first_step first_step_backward start_states start_states_backward part_of_params
-    matrices quick PANEL DEPTH REAL restrict NULL NAN INFINITY M_PI unix linux
+    real MOST_ROWS size_t row at t k first steps most start stop part parts work tape kept lengths params
+    initial final begin states d_states x_t d_params d_final d_initial d_first given buffers training count
+    valid seen room rows width pitch panel take find rounded at_most threads cut mark pack_rows pack_columns
+    packed panels multiply multiply_all strip put tile tile_rows few few_rows outer column_sums sum copy
+    zero copy_rows clear_rows add_up larger_of take_first_step take_first_step_back make_states
+    make_states_back part_of_params matrices quick PANEL DEPTH REAL restrict NULL NAN INFINITY M_PI unix
+    linux
     """.split()
 ) | (
     KEYWORDS := frozenset(
@@ -79,12 +80,28 @@ CALLS = (*c_math.C_PARTS, *(row.c for row in TABLE if row.c), c_math.POWER)
 FUNCTIONS = {name for call in CALLS for name in re.findall(r"static inline \w+ (\w+)\(", call.text)}
 
 
+class Reserved(frozenset[str]):
+    """Names that nothing of a cell has in C: words, those of the templates, what may be a macro."""
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) or bool(OWN.fullmatch(str(name)) or MACRO.fullmatch(str(name)))
+
+
+OWN = re.compile(r"(first|kept|start)_\w+|(forward|backward)_\d+")  # functions of one row, and arrays
+MACRO = re.compile(r"_*[A-Z][A-Z0-9_]{2,}|M_\w+")
+
+
+def c_name(name: str) -> str:
+    """A name of a cell as C has it."""
+    return f"{name}_" if name in Reserved(C_WORDS | FUNCTIONS) else name
+
+
 class CModule(Module):
     """The plan of a cell on its way to C."""
 
     def __init__(self, plan: Plan) -> None:
         super().__init__(plan)
-        self.names = names_of(plan, C_WORDS | FUNCTIONS)
+        self.names = names_of(plan, Reserved(C_WORDS | FUNCTIONS | WORDS))
 
     def one_step(self, states: Sequence[str]) -> OneStep:
         raise AssertionError("C has no functions of rules that take arrays as Python does")
@@ -118,7 +135,7 @@ class Notes:
         self.kernels: list[CKernel] = []
         self.helpers: set[str] = set()
         self.outers: list[str] = []  # how wide the right sides of outer products are
-        self.now: dict[str, str] = {}  # arrays of the steps at hand, by the buffer
+        self.now: dict[tuple[str, str], str] = {}  # arrays of the steps at hand, by rule and buffer
 
     def kernel_name(self, way: Way) -> str:
         count = sum(1 for kernel in self.kernels if kernel.name.rpartition("_")[0] == way.name)
@@ -225,7 +242,7 @@ class Lines:
         """What a whole array is called."""
         match home:
             case InBuffer(name):
-                return self.file.now.get(name) or self.names["memory", name]
+                return self.file.now.get((self.way.rule.name, name)) or self.names["memory", name]
             case InField(name):
                 return self.names["field", name]
             case InGradient(name):
@@ -309,7 +326,8 @@ class Lines:
                 passed.append(rename[value.name])
                 taken.add(rename[value.name])
             elif slot[value] not in names:
-                names[slot[value]] = unique(memory_name(value, self.way.rule, self.schedule), taken)
+                wish = memory_name(value, self.way.rule, self.schedule)
+                names[slot[value]] = unique(c_name(wish), taken)
                 const = "" if slot[value] in written else "const "
                 declared.append(f"{const}real *restrict {names[slot[value]]}")
                 passed.append(self.pointer(slot_view(slot[value])))
@@ -319,14 +337,14 @@ class Lines:
         inside = arguments_of_functions(ops, stores)
         for op in ops:
             if op.out not in stores and op.out not in inside:
-                rename[op.out.name] = unique(op.out.name, taken)
+                rename[op.out.name] = unique(c_name(op.out.name), taken)
         printer = CPrinter({op.out.name: k for k, op in enumerate(ops)}, rename, self.names.sizes)
         body: list[str] = []
         overwritten = {slot[op.out]: k for k, op in enumerate(ops) if op.out in stores}
         for value in reads:  # what is needed behind the line that puts something else in its place
             at = len(ops) if self.scalar(value) else overwritten.get(slot[value], len(ops))
             if any(value in op.reads for op in ops[at + 1 :]):
-                name = unique(value.name, taken)
+                name = unique(c_name(value.name), taken)
                 body.append(f"const real {name} = {rename[value.name]};")
                 rename[value.name] = name
         for op in ops:

@@ -12,18 +12,38 @@ from gategen.backends.pointwise import filled
 def tidy(text: str) -> str:
     """Text of C as people write it: what is used is not called unused, and no line is too long."""
     functions = re.split(r"(?m)(?<=^\}\n)", re.sub(r"(?m)^ +#", "#", text))
-    lines = (line for function in functions for line in used_alone(function).rstrip("\n").split("\n"))
+    lines = (line for function in functions for line in without_unused(function).rstrip("\n").split("\n"))
     return "\n".join(part for line in lines for part in broken(line)).rstrip() + "\n"
 
 
-def used_alone(function: str) -> str:
-    """A function without `(void)a;` for what it uses."""
-    body = function.partition("\n{\n")[2]
+def without_unused(function: str) -> str:
+    """A function without what only moves along: arrays that nothing reads, `(void)a;` for what is used."""
+    head, brace, body = function.partition("\n{\n")
+    if not brace:
+        return function
+    while True:
+        idle = next((name for name in dict.fromkeys(LOCAL.findall(body)) if is_idle(name, body)), None)
+        if idle is None:
+            break
+        body = re.sub(rf"(?m)^ *([\w *]*[ *])?{idle} [-+]?= .*;.*\n| *\(void\){idle};\n", "", body)
+    signature = re.sub(r"(?m)^(//|#).*", "", head.rpartition("\n\n")[2])
+    for name in dict.fromkeys(re.findall(r"(?!void\b)\b(\w+)(?=[,)])", signature)):
+        if is_idle(name, body):
+            body = re.sub(rf"(?m)^ *{name} [-+]= .*;\n| *\(void\){name};\n", "", body)
+            body = f"    (void){name};\n{body}"
+        else:
+            body = re.sub(rf"(?m)^ *\(void\){name};\n", "", body)
+    return head + brace + body
 
-    def needed(found: re.Match[str]) -> str:
-        return found[0] if len(re.findall(rf"\b{found[1]}\b", body)) == 1 else ""
 
-    return re.sub(r"(?m)^ +\(void\)(\w+);\n", needed, function)
+LOCAL = re.compile(r"(?m)^ *(?:const )?(?:real|size_t) [*\w ]*?(\w+) = .*;")
+
+
+def is_idle(name: str, body: str) -> bool:
+    """Whether a name is only declared, moved along and called unused."""
+    idle = rf"^ *([\w *]*[ *])?{name} [-+]?= [^;]*;|\(void\){name};|//.*"
+    rest = re.sub(rf"(?m){idle}", lambda found: found[0].partition("= ")[2] if "= " in found[0] else "", body)
+    return re.search(rf"\b{name}\b", rest) is None
 
 
 def broken(line: str) -> list[str]:
