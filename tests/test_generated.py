@@ -35,7 +35,18 @@ IMPORTS = {
     "numpy": {"numpy", "os", "typing"},
     "cupy": {"cupy", "functools", "numpy", "os", "pathlib", "typing"},
     "c": {
-        *("atexit", "ctypes", "functools", "hashlib", "numpy", "os", "pathlib", "platform", "shlex", "shutil"),
+        *(
+            "atexit",
+            "ctypes",
+            "functools",
+            "hashlib",
+            "numpy",
+            "os",
+            "pathlib",
+            "platform",
+            "shlex",
+            "shutil",
+        ),
         *("subprocess", "tempfile", "threading", "typing"),
     },
 }

@@ -257,7 +257,7 @@ POWER = _function("""
 RELU = _function("static inline real relu(const real x) { return x < 0 ? (real)0 : x; }")
 STEP = _function("static inline real step_of(const real x) { return x > 0 ? (real)1 : (real)0; }")
 SIGN = _function("""
-    static inline real sign(const real x) { return x > 0 ? (real)1 : x < 0 ? (real)-1 : x; }
+    static inline real sign(const real x) { return x > 0 ? (real)1 : x < 0 ? (real)-1 : x != x ? x : 0; }
 """)
 SQUARE = _function("static inline real square(const real x) { return x * x; }")
 CUBE = _function("static inline real cube(const real x) { return x * x * x; }")

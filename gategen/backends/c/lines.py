@@ -71,7 +71,7 @@ C_WORDS = frozenset(
     auto bool break case catch char class const continue default delete do double else enum explicit export
     extern false float for friend goto if inline int long mutable namespace new operator private protected
     public register return short signed sizeof static struct switch template this throw true try typedef
-    typename union unsigned using virtual void volatile while and or not xor main errno
+    typename union unsigned using virtual void volatile while and or not xor main errno linux unix
     """.split()
     )
 )
@@ -87,7 +87,7 @@ class Reserved(frozenset[str]):
         return super().__contains__(name) or bool(OWN.fullmatch(str(name)) or MACRO.fullmatch(str(name)))
 
 
-OWN = re.compile(r"(first|kept|start)_\w+|(forward|backward)_\d+")  # functions of one row, and arrays
+OWN = re.compile(r"(first_|start_)?(forward|backward)_\d+|\w+_at_first")  # functions of one row, arrays
 MACRO = re.compile(r"_*[A-Z][A-Z0-9_]{2,}|M_\w+")
 
 
