@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -14,26 +15,134 @@ import click
 RESULTS = Path(__file__).resolve().parent / "results" / "cpu.json"
 BEGIN, END = "<!-- benchmarks/table.py: begin -->", "<!-- end -->"
 BESIDE = {"gru_after": "`nn.GRU`", "lstm": "`nn.LSTM`"}
+SIDES = {"gategen": "NumPy", "c": "C", "torch": "PyTorch", "jax": "JAX", "onnxruntime": "onnxruntime"}
+PAIRS = (("gategen", "torch"), ("c", "torch"), ("c", "jax"), ("c", "onnxruntime"))  # how often as fast is
+COLON = "`A : B` is the time of B over that of A, so that above 1 A is faster:"
 SHORT = {(100, 1, 64), (100, 16, 128), (100, 32, 256), (100, 64, 512), (50, 128, 512)}
 
 
 def table(document: dict[str, Any], short: bool = False) -> str:
-    """A row for every cell and shape, columns for every thread count, and what was measured on what."""
-    records = [r for r in document["results"] if not short or shape(r) in SHORT]
-    counts = sorted({r["threads"] for r in records})
-    by_key = {(r["cell"], shape(r), r["threads"]): r for r in records}
-    rows = sorted({(r["cell"], shape(r)) for r in records}, key=lambda row: (row[0], row[1][::-1]))
-    header = ["cell", "T", "B", "H"]
-    for n in counts:
-        header += [f"ms, {n} thread{'s' * (n > 1)}", "times as fast as PyTorch", "products"]
+    """Tables for every thread count, where the module of C stands, the small ones, and the conditions."""
+    found = []
+    for threads, records in by_threads(document).items():
+        shown = [r for r in records if not short or shape(r) in SHORT]
+        with_threads = f"with {threads} thread{'s' * (threads > 1)}"
+        found += [f"A training step, forward and backward, {with_threads}. {COLON}", training_table(shown)]
+        if inferences := [inference(r) for r in shown if "inference" in r]:
+            found += [f"The forward pass alone, {with_threads}:", sides_table(inferences)]
+    if any("c" in r for r in document["results"]):
+        found += ["Where the module of C stands, over all shapes measured:", standings(document)]
+    if document.get("steps"):
+        found += ["A step of one sequence, in microseconds:", steps_table(document["steps"])]
+    if document.get("elementwise"):
+        found += [elementwise_title(document["elementwise"]), elementwise_table(document["elementwise"])]
+    return "\n\n".join([*found, about(document)])
+
+
+def by_threads(document: dict[str, Any]) -> dict[int, list[dict[str, Any]]]:
+    """The records of every thread count, those of a cell together, by H, B and T."""
+    counts = sorted({r["threads"] for r in document["results"]})
+    order = list(dict.fromkeys(r["cell"] for r in document["results"]))
+    rows = sorted(document["results"], key=lambda r: (order.index(r["cell"]), shape(r)[::-1]))
+    return {n: [r for r in rows if r["threads"] == n] for n in counts}
+
+
+def inference(record: dict[str, Any]) -> dict[str, Any]:
+    """A record of the forward pass alone, which looks like that of a step."""
+    sides = {side: {"forward": seconds} for side, seconds in record["inference"].items()}
+    return {**{name: record[name] for name in ("cell", "T", "B", "H")}, **sides}
+
+
+def training_table(records: Sequence[dict[str, Any]]) -> str:
+    """With the share of the NumPy module's time that the products alone take."""
+    share = [f"{100 * median(ratios(record, 'products', 'gategen')):.0f} %" for record in records]
+    return sides_table(records, {"products": share})
+
+
+def sides_table(records: Sequence[dict[str, Any]], more: dict[str, list[str]] | None = None) -> str:
+    """A row for every cell and shape: the milliseconds of every side, and how they compare."""
+    sides = [side for side in SIDES if any(side in r for r in records)]
+    pairs = [(ours, other) for ours, other in PAIRS if {ours, other} <= set(sides)]
+    header = ["cell", "T", "B", "H", *(f"{SIDES[side]}, ms" for side in sides)]
+    header += [f"{SIDES[ours]} : {SIDES[other]}" for ours, other in pairs]
+    header += (more or {}).keys()
     lines = [line(header), line(["---", *["---:"] * (len(header) - 1)])]
-    for cell, sizes in rows:
-        words = [cell, *map(str, sizes)]
-        for n in counts:
-            record = by_key.get((cell, sizes, n))
-            words += columns(record) if record else ["", "", ""]
-        lines.append(line(words))
-    return "\n".join([*lines, "", about(document)])
+    for k, record in enumerate(records):
+        words = [record["cell"], *map(str, shape(record))]
+        words += [
+            milliseconds(1e3 * median(totals(record[side]))) if side in record else "" for side in sides
+        ]
+        words += [
+            f"{median(ratios(record, other, ours)):.2f}" if {ours, other} <= set(record) else ""
+            for ours, other in pairs
+        ]
+        lines.append(line([*words, *(column[k] for column in (more or {}).values())]))
+    return "\n".join(lines)
+
+
+def standings(document: dict[str, Any]) -> str:
+    """At how many shapes C is faster than another side, and between which bounds."""
+    others = [side for side in SIDES if side != "c"]
+    header = ["cell", "threads", "what", "beside", "faster at", "times as fast", "least at T, B, H"]
+    lines = [line(header), line(["---", "---:", "---", "---", "---", "---", "---"])]
+    for threads, records in by_threads(document).items():
+        kinds = {"forward and backward": records}
+        kinds["forward"] = [inference(r) for r in records if "inference" in r]
+        for cell, (what, rows), other in product(
+            dict.fromkeys(r["cell"] for r in records), kinds.items(), others
+        ):
+            found = [
+                (median(ratios(r, other, "c")), shape(r))
+                for r in rows
+                if r["cell"] == cell and {"c", other} <= set(r)
+            ]
+            if found:
+                faster = sum(ratio > 1 for ratio, _ in found)
+                (least, where), (most, _) = min(found), max(found)
+                words = [cell, str(threads), what, SIDES[other], f"{faster} of {len(found)}"]
+                lines.append(line([*words, f"{least:.2f} to {most:.2f}", ", ".join(map(str, where))]))
+    return "\n".join(lines)
+
+
+def steps_table(records: Sequence[dict[str, Any]]) -> str:
+    """A row for every cell and size, in microseconds."""
+    labels = {
+        "gategen": "NumPy",
+        "c": "C, from Python",
+        "function": "the function of C by ctypes",
+        "function, packed": "the same, weights packed",
+    }
+    sides = [side for side in labels if any(side in r for r in records)]
+    header = ["cell", "B", "H", *(labels[side] for side in sides)]
+    lines = [line(header), line(["---", *["---:"] * (len(header) - 1)])]
+    for r in records:
+        times = [milliseconds(1e6 * median(r[side])) if side in r else "" for side in sides]
+        lines.append(line([r["cell"], str(r["B"]), str(r["H"]), *times]))
+    return "\n".join(lines)
+
+
+def elementwise_title(records: Sequence[dict[str, Any]]) -> str:
+    """With the bandwidth of the copies."""
+    speed = median(r["copied"] / 1e9 / seconds for r in records for seconds in totals(r["copy"]))
+    T, B, H = shape(records[0])
+    return (
+        f"Elementwise recurrences, forward and backward, T {T}, B {B}, H {H}, in milliseconds. `bytes` is "
+        f"how long it takes to move what the step reads and writes, at the {speed:.0f} GB/s of `np.copyto`; "
+        "`products` are its matrix products by `np.matmul`:"
+    )
+
+
+def elementwise_table(records: Sequence[dict[str, Any]]) -> str:
+    """A row for every cell, and what our time is in multiples of the bound."""
+    sides = [side for side in SIDES if any(side in r for r in records)]
+    header = ["cell", *(SIDES[side] for side in sides), "products", "bytes", "MB"]
+    lines = [line(header), line(["---", *["---:"] * (len(header) - 1)])]
+    for r in records:
+        moving = median(seconds * r["bytes"] / r["copied"] for seconds in totals(r["copy"]))
+        times = [median(totals(r[side])) if side in r else None for side in (*sides, "products")]
+        words = ["" if seconds is None else milliseconds(1e3 * seconds) for seconds in (*times, moving)]
+        lines.append(line([r["cell"], *words, f"{r['bytes'] / 1e6:.0f}"]))
+    return "\n".join(lines)
 
 
 def host_table(document: dict[str, Any]) -> str:
@@ -68,19 +177,22 @@ def layers_table(document: dict[str, Any], short: bool = False) -> str:
 
     `short`: what a call costs, and compilation, are left out.
     """
-    header = ["cell", "T", "B", "H", "ms", "without gategen", "ms", "times as fast"]
+    ours = [side for side in ("gategen", "c") if any(side in r for r in document["results"])]
+    header = ["cell", "T", "B", "H", *(f"{SIDES[side]}, ms" for side in ours), "without gategen", "ms"]
+    header += [f"{SIDES[side]}, times as fast" for side in ours]
     header += [] if short else ["more than the module alone, us"]
-    lines = [
-        line(header),
-        line(["---", "---:", "---:", "---:", "---:", "---", *["---:"] * (len(header) - 6)]),
-    ]
+    lines = [line(header), line("---" if k in (0, 4 + len(ours)) else "---:" for k in range(len(header)))]
     for record in document["results"]:
-        ours, theirs, bare = (record[side] for side in ("gategen", "torch", "bare"))
-        words = [record["cell"], *map(str, shape(record)), milliseconds(1e3 * median(ours))]
-        words += [BESIDE.get(record["cell"], "a loop in PyTorch"), milliseconds(1e3 * median(theirs))]
-        words += [f"{median(t / o for t, o in zip(theirs, ours, strict=True)):.2f}"]
+        words = [record["cell"], *map(str, shape(record))]
+        words += [milliseconds(1e3 * median(record[side])) if side in record else "" for side in ours]
+        words += [
+            BESIDE.get(record["cell"], "a loop in PyTorch"),
+            milliseconds(1e3 * median(record["torch"])),
+        ]
+        words += [f"{median(ratios(record, 'torch', side)):.2f}" if side in record else "" for side in ours]
         if not short:
-            words += [f"{1e6 * (median(ours) - median(bare)):.0f}" if record["T"] == 1 else ""]
+            more = median(record.get("c", record["gategen"])) - median(record["bare"])
+            words += [f"{1e6 * more:.0f}" if record["T"] == 1 else ""]
         if not short or record["T"] > 1:
             lines.append(line(words))
     compiled = document["compile"]
@@ -88,17 +200,14 @@ def layers_table(document: dict[str, Any], short: bool = False) -> str:
         f"`torch.compile` of a layer of mgu, T 50, takes {compiled['gategen']:.1f} s to the first step, of "
         f"the loop {compiled['loop']:.1f} s. "
     )
-    return "\n".join([*lines, "", f"{'' if short else times}One thread. {about(document)}"])
+    return "\n".join(
+        [*lines, "", f"{'' if short else times}Forward and backward, one thread. {about(document)}"]
+    )
 
 
-def columns(record: dict[str, Any]) -> list[str]:
-    """Our milliseconds; PyTorch's time over ours; the share of the time that the products alone take."""
-    ours, theirs, products = (totals(record[side]) for side in ("gategen", "torch", "products"))
-    return [
-        milliseconds(1e3 * median(ours)),
-        f"{median(t / o for t, o in zip(theirs, ours, strict=True)):.2f}",
-        f"{100 * median(p / o for p, o in zip(products, ours, strict=True)):.0f} %",
-    ]
+def ratios(record: dict[str, Any], above: str, below: str) -> list[float]:
+    """The time of one side over that of another, a number for every turn."""
+    return [a / b for a, b in zip(totals(record[above]), totals(record[below]), strict=True)]
 
 
 def milliseconds(value: float) -> str:
@@ -106,9 +215,9 @@ def milliseconds(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def totals(side: dict[str, Sequence[float]]) -> list[float]:
-    """Seconds of forward and backward together, a number for every turn."""
-    return [sum(both) for both in zip(side["forward"], side["backward"], strict=True)]
+def totals(side: dict[str, list[float]] | list[float]) -> list[float]:
+    """Seconds of all parts together, a number for every turn."""
+    return side if isinstance(side, list) else [sum(parts) for parts in zip(*side.values(), strict=True)]
 
 
 def shape(record: dict[str, Any]) -> tuple[int, int, int]:
@@ -119,11 +228,13 @@ def about(document: dict[str, Any]) -> str:
     """The conditions, in a sentence."""
     versions = document["versions"]
     changed = ", with changed modules" if document["changed"] else ""
+    names = {"compiler": "C by", "torch": "PyTorch", "jax": "JAX", "onnxruntime": "onnxruntime"}
+    others = "".join(f"{name} {versions[key]}, " for key, name in names.items() if versions.get(key))
     return (
-        f"float32, forward and backward, input size H; medians of {document['turns']} turns; with one thread "
+        f"float32, input size H; medians of {document['turns']} turns; with one thread "
         "processor time. "
-        f"NumPy {versions['numpy']} ({versions['blas']}), PyTorch {versions['torch']}, "
-        f"Python {versions['python']}, {document['cpu']}, {document['cores']} cores; "
+        f"NumPy {versions['numpy']} ({versions['blas']}), {others}Python {versions['python']}, "
+        f"{document['cpu']}, {document['cores']} cores; "
         f"commit {document['commit'][:12]}{changed}."
     )
 

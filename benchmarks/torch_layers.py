@@ -2,8 +2,9 @@
 
 That is `torch.nn.GRU` and `torch.nn.LSTM` for their cells, and for others a loop of PyTorch's own operations
 over the steps. Both sides have the same parameters and give the same gradients, which is checked first; they
-run in one process in turns, with one thread, and processor time is measured. Beside them runs the generated
-module without PyTorch: the difference at T 1 is what a call of the layer costs. Compilation by
+run in one process in turns, with one thread, and processor time is measured. Our layer runs with the module
+of C, where there is a compiler, and with that of NumPy. Beside them runs the generated module that the layer
+takes by itself, without PyTorch: the difference at T 1 is what a call of the layer costs. Compilation by
 `torch.compile` is timed once a side. Writes every sample to a JSON file, of which `benchmarks/table.py` makes
 the table.
 """
@@ -23,6 +24,7 @@ import torch
 from cpu import ROOT, facts, written  # the neighbour files
 from table import layers_table
 
+import gategen
 from gategen.torch import RNN
 
 SHAPES = ((1, 1, 64), (100, 1, 64), (100, 16, 128), (100, 32, 256))  # T, B, H; the input is as wide
@@ -102,11 +104,18 @@ def samples(name: str, T: int, B: int, H: int) -> dict[str, Any]:
     torch.manual_seed(0)
     layer = RNN(name, H, H)
     x, d_y = torch.randn(T, B, H, requires_grad=True), torch.randn(T, B, H)
-    without = other(name, layer, H)
-    ours, theirs = training_step(layer, x, d_y), training_step(without, x, d_y)
-    for one, another in zip(ours(), theirs(), strict=True):
-        torch.testing.assert_close(one, another, rtol=1e-3, atol=1e-3)
-    sides = {"gategen": ours, "torch": theirs, "bare": bare_step(layer, x, d_y)}
+    layers = {"c": layer} if hasattr(layer.module, "library") else {}
+    layers["gategen"] = RNN(gategen.compile(name), H, H)
+    layers["gategen"].load_state_dict(layer.state_dict())
+    layers["torch"] = other(name, layer, H)
+    sides: dict[str, Callable[[], object]] = {
+        side: training_step(one, x, d_y) for side, one in layers.items()
+    }
+    first, *others = (run() for run in sides.values())
+    for results in others:
+        for one, another in zip(first, results, strict=True):
+            torch.testing.assert_close(one, another, rtol=1e-3, atol=1e-3)
+    sides["bare"] = bare_step(layer, x, d_y)
     found: dict[str, list[float]] = {side: [] for side in sides}
     calls = max(1, min(500, round(SAMPLE / min(timed(run, 3) for run in sides.values()))))
     for _ in range(TURNS):

@@ -1,4 +1,4 @@
-"""How fast the NumPy modules are: forward and backward, interleaved with torch.nn where it has the same cell.
+"""How fast the modules of NumPy and C are: forward and backward, in turns with torch.nn where it has a cell.
 
 The numbers are for this machine, these sizes and these threads, by default those that both sides take by
 themselves. The measurements that are reported are in `benchmarks/`.
@@ -6,23 +6,22 @@ themselves. The measurements that are reported are in `benchmarks/`.
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
 from statistics import median
+from types import ModuleType
 
 import numpy as np
 
 from gategen.build import Progress
-from gategen.judge.host import imported, written
+from gategen.compiled import compile
 from gategen.judge.problem import buffer_arguments, init_arguments
 from gategen.spec.cell import Cell
 
 RUNS = 7
-HEADER = ("cell", "gategen ms", "torch.nn ms", "times as fast", "sizes")
+HEADER = ("cell", "NumPy ms", "C ms", "torch.nn ms", "NumPy times as fast", "C times as fast", "sizes")
 TORCH = {"gru_after": "GRU", "lstm": "LSTM", "rnn": "RNN"}
 
 
@@ -34,7 +33,7 @@ class Run:
     batch: int = 32
     input: int = 64
     hidden: int = 128
-    threads: int | None = None  # of torch.nn, and of NumPy where the command line set it; None: their own
+    threads: int | None = None  # of torch.nn, and of ours where the command line set it; None: their own
 
     def __str__(self) -> str:
         threads = f" threads={self.threads}" if self.threads else ""
@@ -55,10 +54,23 @@ def bench(
 
 
 def _row(cell: Cell, of: Run) -> tuple[str, ...]:
-    ours, theirs = _ours(cell, of), _theirs(cell.name, of)
-    times = _interleaved([run for run in (ours, theirs) if run])
-    other = (f"{times[1]:.1f}", f"{times[1] / times[0]:.2f}") if theirs else ("-", "-")
-    return cell.name, f"{times[0]:.1f}", *other, str(of)
+    c = _in_c(cell)
+    runs = (_ours(cell, compile(cell), of), _ours(cell, c, of) if c else None, _theirs(cell.name, of))
+    taken = iter(_interleaved([run for run in runs if run]))
+    numpy, in_c, theirs = (next(taken) if run else None for run in runs)
+    faster = [theirs / ours if ours and theirs else None for ours in (numpy, in_c)]
+    times = [f"{time:.1f}" if time else "-" for time in (numpy, in_c, theirs)]
+    return cell.name, *times, *(f"{ratio:.2f}" if ratio else "-" for ratio in faster), str(of)
+
+
+def _in_c(cell: Cell) -> ModuleType | None:
+    """The module of C, compiled; None where there is no compiler."""
+    module = compile(cell, "c")
+    try:
+        module.library("float32")
+    except RuntimeError:
+        return None
+    return module
 
 
 def _interleaved(runs: Sequence[Callable[[], object]]) -> list[float]:
@@ -72,10 +84,8 @@ def _interleaved(runs: Sequence[Callable[[], object]]) -> list[float]:
     return [median(taken) for taken in times]
 
 
-def _ours(cell: Cell, of: Run) -> Callable[[], object]:
-    """Forward and backward of the generated module."""
-    with tempfile.TemporaryDirectory(prefix="gategen-") as folder:
-        module = imported(written(cell, "numpy", Path(folder)))
+def _ours(cell: Cell, module: ModuleType, of: Run) -> Callable[[], object]:
+    """Forward and backward of a generated module."""
     rng = np.random.default_rng(0)
     sizes = cell.fitting({size: of.input if size == "input" else of.hidden for size in cell.sizes})
     params = module.init(**init_arguments(cell, module, sizes), seed=0)

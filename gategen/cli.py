@@ -504,9 +504,10 @@ def bench(
     hidden: int,
     threads: int | None,
 ) -> None:
-    """Speed of the NumPy modules, beside torch.nn.
+    """Speed of the modules of NumPy and C, beside torch.nn.
 
     Forward and backward in float32, interleaved with torch.nn where that is installed and has the cell.
+    Without a C compiler the column of C stays empty.
     """
     if threads:  # NumPy's BLAS reads it once, when it is loaded
         if "numpy" in sys.modules:

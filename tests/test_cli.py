@@ -2,17 +2,19 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
 import threading
+from types import SimpleNamespace
 
 import pytest
 from helpers import MINUTES
 from test_build import FakeBackend
 
-from gategen import __version__, backends, cli
+from gategen import __version__, backends, cli, compile
 from gategen.spec.load import builtins
 
 SPEC = """
@@ -460,7 +462,29 @@ def test_bench_does_without_torch(run, monkeypatch):
     monkeypatch.setattr("gategen.bench.RUNS", 1)
     monkeypatch.setattr("gategen.bench.find_spec", lambda name: None)
     code, out, _ = run("bench", "rnn")
-    assert code == 0 and out.splitlines()[1].split("\t")[2] == "-"
+    assert code == 0 and out.splitlines()[1].split("\t")[3:6] == ["-", "-", "-"]
+
+
+def test_bench_has_a_column_of_c(run, monkeypatch):
+    monkeypatch.setattr("gategen.bench.RUNS", 1)
+    code, out, _ = run("bench", "rnn")
+    header, row = (line.split("\t") for line in out.splitlines())
+    assert code == 0 and header[2] == "C ms" and len(header) == len(row)
+    assert float(row[2]) > 0 if any(map(shutil.which, ("cc", "gcc", "clang"))) else row[2] == "-"
+
+
+def test_bench_does_without_a_compiler_of_c(run, monkeypatch):
+    def library(dtype):
+        raise RuntimeError("no compiler")
+
+    def compiled(cell, backend="numpy"):
+        return SimpleNamespace(library=library) if backend == "c" else compile(cell)
+
+    monkeypatch.setattr("gategen.bench.RUNS", 1)
+    monkeypatch.setattr("gategen.bench.compile", compiled)
+    code, out, _ = run("bench", "rnn")
+    row = out.splitlines()[1].split("\t")
+    assert code == 0 and float(row[1]) > 0 and row[2] == row[5] == "-"
 
 
 # ---------------------------------------------------------------------------------------------- new
