@@ -175,7 +175,7 @@ static inline void copy(size_t n, const real *restrict from, real *restrict to)
 // How many steps are taken at once: as many as stay in the cache, and enough rows for products.
 static inline size_t steps_at_once(size_t T, size_t B, size_t width)
 {
-    const size_t fit = 65536 / width, rows = fit > 256 ? fit : 256;
+    const size_t fit = 65536 / (width > 0 ? width : 1), rows = fit > 256 ? fit : 256;
     const size_t steps = B > 0 ? (rows + B - 1) / B : 1;
     return T > 0 && T < steps ? T : steps;
 }
@@ -189,10 +189,10 @@ static inline size_t threads(void)
 #endif
 }
 
-// Where part k of `rows` rows begins: parts are of 6 rows, or of several times 6.
+// Where part k of `rows` rows begins: parts are of 8 rows, or of several times 8.
 static inline size_t cut(size_t rows, size_t k, size_t parts)
 {
-    const size_t end = (rows + 5) / 6 * k / parts * 6;
+    const size_t end = (rows + 7) / 8 * k / parts * 8;
     return end < rows ? end : rows;
 }
 
@@ -226,19 +226,35 @@ static inline void clear_rows(size_t n, size_t B, size_t width, size_t first, co
 // is filled up with zeros.
 enum { PANEL = 32, DEPTH = 256 };
 
+// How many rows of a product are taken at once: 8 rows of a panel are 16 registers of AVX-512.
+#ifdef __AVX512F__
+enum { MOST_ROWS = 8 };
+#else
+enum { MOST_ROWS = 6 };
+#endif
+
 static inline size_t panels(size_t K, size_t N)
 {
     return K * ((N + PANEL - 1) / PANEL * PANEL);
 }
 
-// Pack the transpose of `rows`, (N, K), into columns n... of a matrix.
+// Pack the transpose of `rows`, (N, K), into columns n... of a matrix, 16 rows and columns at a time: so
+//     every line
+// of the cache is written once.
 static void pack_columns(size_t K, size_t N, const real *restrict rows, size_t pitch, size_t n,
     real *restrict matrix)
 {
-    for (const size_t end = n + N; n < end; n++, rows += pitch) {
-        real *const panel = matrix + n / PANEL * PANEL * K + n % PANEL;
-        for (size_t k = 0; k < K; k++) {
-            panel[k * PANEL] = rows[k];
+    const size_t end = n + N;
+    for (size_t stop; n < end; rows += (stop - n) * pitch, n = stop) {
+        stop = at_most(end, (n / 16 + 1) * 16);
+        real *const panel = matrix + n / PANEL * PANEL * K;
+        for (size_t first = 0; first < K; first += 16) {
+            const size_t last = at_most(K, first + 16);
+            for (size_t k = first; k < last; k++) {
+                for (size_t m = n; m < stop; m++) {
+                    panel[k * PANEL + m % PANEL] = rows[(m - n) * pitch + k];
+                }
+            }
         }
     }
     for (; n % PANEL; n++) {
@@ -266,6 +282,43 @@ static void pack_rows(size_t K, size_t N, const real *restrict rows, size_t pitc
 // Products of some rows of `a` and a panel; entry (m, k) of a is a[m * down + k * right].
 //
 // Sums stay in registers: every loop over a panel is of a constant length that compilers turn into vectors.
+static void tile_8(size_t K, const real *restrict a, size_t down, size_t right, const real *restrict panel,
+    real *restrict tile)
+{
+    real s[PANEL] = {0}, t[PANEL] = {0}, u[PANEL] = {0}, v[PANEL] = {0}, w[PANEL] = {0}, y[PANEL] = {0},
+        z[PANEL] = {0}, q[PANEL] = {0};
+    for (size_t k = 0; k < K; k++, panel += PANEL) {
+        const real s_k = a[k * right];
+        const real t_k = a[down + k * right];
+        const real u_k = a[2 * down + k * right];
+        const real v_k = a[3 * down + k * right];
+        const real w_k = a[4 * down + k * right];
+        const real y_k = a[5 * down + k * right];
+        const real z_k = a[6 * down + k * right];
+        const real q_k = a[7 * down + k * right];
+        for (int n = 0; n < PANEL; n++) {
+            s[n] += s_k * panel[n];
+            t[n] += t_k * panel[n];
+            u[n] += u_k * panel[n];
+            v[n] += v_k * panel[n];
+            w[n] += w_k * panel[n];
+            y[n] += y_k * panel[n];
+            z[n] += z_k * panel[n];
+            q[n] += q_k * panel[n];
+        }
+    }
+    for (int n = 0; n < PANEL; n++) {
+        tile[n] = s[n];
+        tile[PANEL + n] = t[n];
+        tile[2 * PANEL + n] = u[n];
+        tile[3 * PANEL + n] = v[n];
+        tile[4 * PANEL + n] = w[n];
+        tile[5 * PANEL + n] = y[n];
+        tile[6 * PANEL + n] = z[n];
+        tile[7 * PANEL + n] = q[n];
+    }
+}
+
 static void tile_6(size_t K, const real *restrict a, size_t down, size_t right, const real *restrict panel,
     real *restrict tile)
 {
@@ -341,8 +394,8 @@ static void tile_2(size_t K, const real *restrict a, size_t down, size_t right, 
 static void tile_1(size_t K, const real *restrict a, size_t down, size_t right, const real *restrict panel,
     real *restrict tile)
 {
-    real s[PANEL] = {0};
     (void)down;
+    real s[PANEL] = {0};
     for (size_t k = 0; k < K; k++, panel += PANEL) {
         const real s_k = a[k * right];
         for (int n = 0; n < PANEL; n++) {
@@ -382,6 +435,9 @@ static inline void put(size_t rows, size_t width, const real *restrict tile, rea
 // How many of so many rows the next tile takes.
 static inline size_t tile_rows(size_t rows)
 {
+    if (MOST_ROWS == 8 && rows % 8 == 0) {
+        return 8;
+    }
     return rows >= 6 ? 6 : rows >= 4 ? 4 : rows >= 2 ? 2 : 1;
 }
 
@@ -390,10 +446,13 @@ static void strip(size_t rows, size_t width, size_t K, const real *a, size_t dow
     const real *panel,
     real *out, size_t pitch, int add)
 {
-    real tile[6 * PANEL];
+    real tile[8 * PANEL];
     while (rows > 0) {
         const size_t taken = tile_rows(rows);
         switch (taken) {
+        case 8:
+            tile_8(K, a, down, right, panel, tile);
+            break;
         case 6:
             tile_6(K, a, down, right, panel, tile);
             break;
@@ -508,7 +567,7 @@ static void outer(size_t rows, size_t M, size_t N, const real *left, size_t left
             const size_t stop = cut(M, part + 1, parts);
             for (size_t m = cut(M, part, parts), taken; m < stop; m += taken) {
                 taken = tile_rows(stop - m);
-                real columns[6 * DEPTH];  // of the left side, one row behind the other
+                real columns[8 * DEPTH];  // of the left side, one row behind the other
                 for (size_t k = 0; k < depth; k++) {
                     copy(taken, left + (first + k) * left_pitch + m, columns + k * taken);
                 }
@@ -655,11 +714,11 @@ void gru_forward(size_t T, size_t B, size_t I, size_t H, const gru_params *param
     const real *const b = params->b;
     real *const u = take(&work, B * 2 * H);  // (B, 2 * H)  U_z_h, U_r_h
     real *const U_h_hr = take(&work, B * H);  // (B, H)
-    real *const W_T = take(&work, panels(I, 3 * H));
-    real *const U_T = take(&work, panels(H, 2 * H));
+    real *const W_T_ = take(&work, panels(I, 3 * H));
+    real *const U_T_ = take(&work, panels(H, 2 * H));
     real *const U_h_T = take(&work, panels(H, H));
-    pack_columns(I, 3 * H, W, I, 0, W_T);
-    pack_columns(H, 2 * H, U, H, 0, U_T);
+    pack_columns(I, 3 * H, W, I, 0, W_T_);
+    pack_columns(H, 2 * H, U, H, 0, U_T_);
     pack_columns(H, H, U_h, H, 0, U_h_T);
     real *const x_copy = lengths ? take(&work, most * B * I) : NULL;
     size_t first = 0;
@@ -675,9 +734,9 @@ void gru_forward(size_t T, size_t B, size_t I, size_t H, const gru_params *param
             x_now = x_copy;
         }
 
-        multiply_all(steps * B, 3 * H, I, x_now, I, W_T, gates, 3 * H, 0);
+        multiply_all(steps * B, 3 * H, I, x_now, I, W_T_, gates, 3 * H, 0);
 
-        const size_t parts = at_most(threads(), (B + 5) / 6);
+        const size_t parts = at_most(threads(), (B + 7) / 8);
 #ifdef _OPENMP
 #pragma omp parallel for if (parts > 1)
 #endif
@@ -685,7 +744,7 @@ void gru_forward(size_t T, size_t B, size_t I, size_t H, const gru_params *param
             const size_t start = cut(B, part, parts), stop = cut(B, part + 1, parts);
             for (size_t t = 0; t < steps; t++) {
                 multiply(
-                    stop - start, 2 * H, H, h + (t * B + start) * H, H, U_T, u + start * (2 * H), 2 * H, 0);
+                    stop - start, 2 * H, H, h + (t * B + start) * H, H, U_T_, u + start * (2 * H), 2 * H, 0);
                 for (size_t row = start; row < stop; row++) {
                     const size_t at = t * B + row;
                     forward_1(
@@ -731,9 +790,9 @@ void gru_backward(size_t T, size_t B, size_t I, size_t H, const gru_params *para
     real *d_x,
     const gru_states *d_states, real *work)
 {
+    (void)given;
     const size_t most = steps_at_once(T, B, 8 * H + I);
     const size_t begin = 0;
-    (void)given;
     const real *h = tape->h;  // (T + 1, B, H)  the initial state first
     const real *gates = tape->gates;  // (T, B, 3 * H)  z, r, n
     const real *hr = tape->hr;  // (T, B, H)
@@ -758,6 +817,7 @@ void gru_backward(size_t T, size_t B, size_t I, size_t H, const gru_params *para
     real *const x_copy = lengths ? take(&work, most * B * I) : NULL;
     real *const d_y_copy = lengths ? take(&work, most * B * H) : NULL;
     real *const room = work;
+    (void)room;
     zero((3 * H) * I, d_params->W);
     zero((2 * H) * H, d_params->U);
     zero(H * H, d_params->U_h);
@@ -790,7 +850,7 @@ void gru_backward(size_t T, size_t B, size_t I, size_t H, const gru_params *para
         }
         d_x -= steps * B * I;
 
-        const size_t parts = at_most(threads(), (B + 5) / 6);
+        const size_t parts = at_most(threads(), (B + 7) / 8);
 #ifdef _OPENMP
 #pragma omp parallel for if (parts > 1)
 #endif
@@ -874,11 +934,11 @@ void gru_pack(size_t I, size_t H, const gru_params *params, real *work)
     const real *const W = params->W;
     const real *const U = params->U;
     const real *const U_h = params->U_h;
-    real *const W_T = take(&work, panels(I, 3 * H));
-    real *const U_T = take(&work, panels(H, 2 * H));
+    real *const W_T_ = take(&work, panels(I, 3 * H));
+    real *const U_T_ = take(&work, panels(H, 2 * H));
     real *const U_h_T = take(&work, panels(H, H));
-    pack_columns(I, 3 * H, W, I, 0, W_T);
-    pack_columns(H, 2 * H, U, H, 0, U_T);
+    pack_columns(I, 3 * H, W, I, 0, W_T_);
+    pack_columns(H, 2 * H, U, H, 0, U_T_);
     pack_columns(H, H, U_h, H, 0, U_h_T);
 }
 
@@ -889,6 +949,7 @@ void gru_step(size_t B, size_t I, size_t H, const gru_params *params,
     real *work)
 {
     const real *const x_now = x;
+    (void)x_now;
     real *const h = take(&work, 2 * B * H);
     copy(B * H, states->h, h);
     const real *const W = params->W;
@@ -899,16 +960,16 @@ void gru_step(size_t B, size_t I, size_t H, const gru_params *params,
     real *const gates = take(&work, B * 3 * H);  // (T, B, 3 * H)  z, r, n
     real *const hr = take(&work, B * H);  // (T, B, H)
     real *const U_h_hr = take(&work, B * H);  // (B, H)
-    const real *const W_T = packed ? find(&packed, panels(I, 3 * H)) : NULL;
-    const real *const U_T = packed ? find(&packed, panels(H, 2 * H)) : NULL;
+    const real *const W_T_ = packed ? find(&packed, panels(I, 3 * H)) : NULL;
+    const real *const U_T_ = packed ? find(&packed, panels(H, 2 * H)) : NULL;
     const real *const U_h_T = packed ? find(&packed, panels(H, H)) : NULL;
-    if (W_T) {
-        multiply(B, 3 * H, I, x_now, I, W_T, gates, 3 * H, 0);
+    if (W_T_) {
+        multiply(B, 3 * H, I, x_now, I, W_T_, gates, 3 * H, 0);
     } else {
         few(B, 3 * H, I, x_now, I, W, I, gates, 3 * H, 0);
     }
-    if (U_T) {
-        multiply(B, 2 * H, H, h, H, U_T, u, 2 * H, 0);
+    if (U_T_) {
+        multiply(B, 2 * H, H, h, H, U_T_, u, 2 * H, 0);
     } else {
         few(B, 2 * H, H, h, H, U, H, u, 2 * H, 0);
     }

@@ -429,7 +429,7 @@ class CFile(Notes):
                 for s, carry in zip(self.cell.states, carries, strict=False)
             ),
             tuple(
-                self.copied(rule, rule.backward, gradient[s.name], f"first_d_{names['memory', s.name]}")
+                self.copied(rule, rule.backward, gradient[s.name], f"d_{names['memory', s.name]}_at_first")
                 for s in inputs
             ),
             tuple(lines.clearing(b) for b in cleared),
