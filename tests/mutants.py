@@ -118,11 +118,19 @@ IN_A_DIRECTION = (
     *of_cells(SECOND_MODULES, JVP, ["caru", "opened", "started"], "own_start-lengths-"),
     *of_cells(SECOND_CUPY, "test_both_backends_give_the_same_second_derivatives", ["gru", "caru"]),
 )
+C = "tests/test_c_modules.py"
+ON_C = (
+    f"{C}::test_the_c_of_a_cell_is_as_its_numpy",
+    f"{C}::test_more_steps_than_are_taken_at_once",
+    f"{C}::test_any_number_of_rows_and_units",
+    f"{C}::test_running_statistics_are_updated_in_place_and_used",
+)
 STAGES: tuple[tuple[str, ...], ...] = (
     DERIVATION,
     PLANS,
     ON_NUMPY,
     ON_CUDA,
+    ON_C,
     IN_A_DIRECTION,
     (PLAN_VALUES, PRODUCTS, *PRINTERS, ADJOINT, SECOND),
     ("tests/test_tape.py::test_gradients_do_not_depend_on_how_many_steps_are_computed_ahead",),
@@ -138,6 +146,8 @@ def stages_of(mutant: Mutant) -> list[tuple[str, ...]]:
     """All stages, that of the patched part first."""
     if mutant in SECONDS:
         own = IN_A_DIRECTION
+    elif mutant in COMPILED:
+        own = ON_C
     elif "cupy" in mutant.file:
         own = ON_CUDA
     elif "/plan/" in mutant.file:
@@ -583,7 +593,42 @@ SECONDS = (
     ),
 )  # fmt: skip
 
-MUTANTS = (*DERIVATIONS, *PLANNING, *LOWERING, *SECONDS)
+C_TEMPLATE, C_HELPERS, C_LINES = (
+    "templates/c/module.c.jinja", "templates/c/helpers.c.jinja", "gategen/backends/c/lines.py",
+)  # fmt: skip
+COMPILED = (
+    Mutant(
+        C_TEMPLATE, "a sequence takes one step too many",
+        "if (first + t >= lengths[row]) {  // it is over, and keeps its states",
+        "if (first + t > lengths[row]) {  // it is over, and keeps its states",
+    ),
+    Mutant(
+        C_TEMPLATE, "without a tape the next few steps begin where these did",
+        "copy({{ room.each }}, {{ room.name }} + steps * {{ room.each }}, {{ room.name }});", ";",
+    ),
+    Mutant(
+        C_TEMPLATE, "the first step gives parameters no gradient",
+        "if (begin) {", "if (begin && !begin) {",
+    ),
+    Mutant(
+        C_HELPERS, "what is left of a product's rows is forgotten",
+        "return rows >= 6 ? 6 : rows >= 4 ? 4 : rows >= 2 ? 2 : 1;", "return 6;",
+    ),
+    Mutant(
+        C_HELPERS, "behind its last panel a packed matrix is not empty",
+        "zero(PANEL - width, panel + width);", "zero(PANEL - width, panel);",
+    ),
+    Mutant(
+        C_LINES, "what is summed is not cleared behind the lengths",
+        "self.lines.append(self.clearing(buffer))", "pass",
+    ),
+    Mutant(
+        "gategen/plan/phases.py", "what waits for sums over all steps does not wait",
+        "(last if waits else first).append(stage)", "first.append(stage)",
+    ),
+)  # fmt: skip
+
+MUTANTS = (*DERIVATIONS, *PLANNING, *LOWERING, *SECONDS, *COMPILED)
 
 
 # ---------------------------------------------------------------------------------------------- the table

@@ -3,9 +3,21 @@
 from collections import Counter
 
 import pytest
-from mutants import DERIVATIONS, LOWERING, MUTANTS, PLANNING, ROOT, SECONDS, Mutant, judge, main, patched
+from mutants import (
+    COMPILED,
+    DERIVATIONS,
+    LOWERING,
+    MUTANTS,
+    PLANNING,
+    ROOT,
+    SECONDS,
+    Mutant,
+    judge,
+    main,
+    patched,
+)
 
-CHOSEN = (*DERIVATIONS[::2], *PLANNING[::3], *LOWERING[::3], *SECONDS[::3])
+CHOSEN = (*DERIVATIONS[::2], *PLANNING[::3], *LOWERING[::3], *SECONDS[::3], *COMPILED[::4])
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=str)

@@ -341,12 +341,9 @@ class Lines:
         printer = CPrinter({op.out.name: k for k, op in enumerate(ops)}, rename, self.names.sizes)
         body: list[str] = []
         overwritten = {slot[op.out]: k for k, op in enumerate(ops) if op.out in stores}
-        for value in reads:  # what is needed behind the line that puts something else in its place
+        for value in reads:  # memory is given on by the op that reads it last, and not before
             at = len(ops) if self.scalar(value) else overwritten.get(slot[value], len(ops))
-            if any(value in op.reads for op in ops[at + 1 :]):
-                name = unique(c_name(value.name), taken)
-                body.append(f"const real {name} = {rename[value.name]};")
-                rename[value.name] = name
+            assert not any(value in op.reads for op in ops[at + 1 :]), f"{value} is read when it is gone"
         for op in ops:
             text = printer(op.expr)
             if op.out in inside:
