@@ -38,7 +38,7 @@ WORDS = frozenset(
     first_step_jvp first_step_backward_jvp start_states_jvp start_states_backward_jvp first_tangent dot_start
     gradients more
     cp Path SOURCE launch kernel here product row_sum column_sums arithmetic compiled call cache ARITHMETIC
-    lies gemm ml_dtypes
+    lies gemm ml_dtypes run_c for_c ends_for_c
     """.split()
 ) | {*HELPERS, *keyword.kwlist, *dir(builtins), "where", "keep", "known"}
 
@@ -55,6 +55,7 @@ GLOBALS = frozenset(
     params x initial lengths tape buffers training x_t state np cp NamedTuple Any Params States Grads Tape
     Buffers init_buffers measure precision check memory over backwards chunks tiles project os first_step
     start_states forward launch kernel type_of here product row_sum column_sums arithmetic in_parts
+    run_c for_c ends_for_c
     """.split()
 ) | {*HELPERS, *dir(builtins)}
 

@@ -252,3 +252,7 @@ quotient = Cell(
 W_turn, V_turn = matrices("W_turn V_turn")
 turn = states("turn")
 taking_turns = Cell("taking_turns", Eq(turn.next, where(W_turn @ x > 0, 1, 0) * (W_turn @ (V_turn @ x))))
+
+# The gradient of an input is called what the gradients of initial states are.
+given = inputs("initial")
+begun = Cell("begun", Eq(h.next, W @ given))

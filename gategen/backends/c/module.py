@@ -9,7 +9,17 @@ from gategen.backends import interface
 from gategen.backends.c.functions import letters_of
 from gategen.backends.folding import call
 from gategen.backends.module import Module, OneStep, Target, tape_buffers
-from gategen.plan import FIRST_STEP, Buffer
+from gategen.backends.names import WORDS, names_of
+from gategen.plan import FIRST_STEP, Buffer, Plan
+
+# Names that its template uses, beside those of all modules.
+PYTHON_WORDS = frozenset(
+    """
+    kept ends statistics running d_initial array new entries passed address function library compile_to
+    processor passing_folder LOCK FLAGS WISHES ARGUMENTS NOTHING SOURCE HEADER ctypes atexit shlex
+    shutil subprocess threading cache lru_cache sha256 Path machine TemporaryDirectory mkdtemp
+    """.split()
+)
 
 
 class CtypesModule(Module):
@@ -33,6 +43,10 @@ class CtypesModule(Module):
         broadcast="np.broadcast_to({}, {})",
         one_step="(B",
     )
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__(plan)
+        self.names = names_of(plan, WORDS | PYTHON_WORDS)
 
     def one_step(self, states: Sequence[str]) -> OneStep:
         raise AssertionError("the functions of rules are in C")
@@ -102,7 +116,7 @@ def python_context(module: CtypesModule) -> dict[str, object]:
     every = ["T", "B", *letters]
     names = [i.name for i in given.inputs]
     statistics = ["statistics", "bool(training)"] * normed
-    ahead = ["dtype", *every, "whole(params)", *names]
+    ahead = ["dtype", *every, "for_c(params)", *names]
     return {
         **vars(given),
         **vars(passing),
@@ -111,8 +125,8 @@ def python_context(module: CtypesModule) -> dict[str, object]:
         ),
         "run_backward": run_line(
             "backward",
-            *(*ahead, "given", "ends", *(["training"] * normed), "whole(kept)"),
-            f"*whole(({', '.join(o.gradient for o in outputs)},))",
+            *(*ahead, "given", "ends", *(["training"] * normed), "for_c(kept)"),
+            f"*for_c(({', '.join(o.gradient for o in outputs)},))",
             *("[*d_params]", *(i.gradient for i in given.inputs), "[*d_initial]"),
         ),
         "run_step": run_line(
@@ -120,7 +134,7 @@ def python_context(module: CtypesModule) -> dict[str, object]:
             "dtype",
             "B",
             *letters,
-            "whole(params)",
+            "for_c(params)",
             *names,
             "None",
             "[*state]",
@@ -150,4 +164,4 @@ def python_context(module: CtypesModule) -> dict[str, object]:
 
 def run_line(name: str, *arguments: str) -> str:
     """The line of Python that calls a function of C."""
-    return call("run(", [f'"{name}"', *arguments])
+    return call("run_c(", [f'"{name}"', *arguments])
