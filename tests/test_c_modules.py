@@ -400,14 +400,14 @@ def test_arrays_that_are_not_aligned_are_copied_before_c_reads_them(
     module = c_module_of("gru")
     point = changed(random_point("gru", module), AWKWARD["not aligned"])
     seen: list[Array] = []
-    run = module.run
+    run = module.run_c
 
     def watched(name: str, dtype: Any, /, *arguments: Any) -> None:
         for argument in arguments:
             seen.extend(argument if isinstance(argument, list) else [argument])
         run(name, dtype, *arguments)
 
-    monkeypatch.setattr(module, "run", watched)
+    monkeypatch.setattr(module, "run_c", watched)
     gradients(point)
     module.step(point.params, point.x[0], point.states)
     arrays = [a for a in seen if isinstance(a, np.ndarray)]
@@ -605,7 +605,7 @@ class Recorder:
     """What `run` of a module is given, as lines of C and as numbers."""
 
     def __init__(self, module: ModuleType) -> None:
-        self.module, self.original = module, module.run
+        self.module, self.original = module, module.run_c
         self.lines: list[str] = []
         self.data = bytearray()
         self.named: dict[int, str] = {}  # by the address
@@ -685,7 +685,7 @@ def recorded(name: str, module: ModuleType, folder: Path, monkeypatch: pytest.Mo
     cases = [(T, 5, 3, LENGTHS), (7, 3, 4, None), (1, 1, 33, None), (0, 2, 3, None), (2, 0, 3, None)]
     with monkeypatch.context() as patch:
         patch.setattr(module, "np", Fresh(recorder.empty))
-        patch.setattr(module, "run", recorder.run)
+        patch.setattr(module, "run_c", recorder.run)
         for k, (steps, batch, hidden, lengths) in enumerate(cases):
             for given in (True, False):
                 options: dict[str, Any] = {"initial": given, "lengths": lengths, "training": k % 2 == 0}
@@ -773,12 +773,12 @@ def test_a_step_on_packed_parameters_is_the_same_up_to_rounding(name: str, c_mod
     library = module.library("float64")
     calls: list[tuple[Any, ...]] = []
     point = random_point(name, module, batch=7)
-    original = module.run
+    original = module.run_c
     try:
-        module.run = lambda name, dtype, /, *arguments: calls.append(arguments)
+        module.run_c = lambda name, dtype, /, *arguments: calls.append(arguments)
         module.step(point.params, point.x[0], point.states, **{k: a[0] for k, a in point.further.items()})
     finally:
-        module.run = original
+        module.run_c = original
     (arguments,) = calls
     assert sum(type(a) is int for a in arguments) == sizes_of + 1
     letters = [ctypes.c_size_t(size) for size in arguments[1 : sizes_of + 1]]

@@ -714,12 +714,12 @@ void gru_forward(size_t T, size_t B, size_t I, size_t H, const gru_params *param
     const real *const b = params->b;
     real *const u = take(&work, B * 2 * H);  // (B, 2 * H)  U_z_h, U_r_h
     real *const U_h_hr = take(&work, B * H);  // (B, H)
-    real *const W_T_ = take(&work, panels(I, 3 * H));
-    real *const U_T_ = take(&work, panels(H, 2 * H));
-    real *const U_h_T = take(&work, panels(H, H));
-    pack_columns(I, 3 * H, W, I, 0, W_T_);
-    pack_columns(H, 2 * H, U, H, 0, U_T_);
-    pack_columns(H, H, U_h, H, 0, U_h_T);
+    real *const packed_W_T = take(&work, panels(I, 3 * H));
+    real *const packed_U_T = take(&work, panels(H, 2 * H));
+    real *const packed_U_h_T = take(&work, panels(H, H));
+    pack_columns(I, 3 * H, W, I, 0, packed_W_T);
+    pack_columns(H, 2 * H, U, H, 0, packed_U_T);
+    pack_columns(H, H, U_h, H, 0, packed_U_h_T);
     real *const x_copy = lengths ? take(&work, most * B * I) : NULL;
     size_t first = 0;
 
@@ -734,7 +734,7 @@ void gru_forward(size_t T, size_t B, size_t I, size_t H, const gru_params *param
             x_now = x_copy;
         }
 
-        multiply_all(steps * B, 3 * H, I, x_now, I, W_T_, gates, 3 * H, 0);
+        multiply_all(steps * B, 3 * H, I, x_now, I, packed_W_T, gates, 3 * H, 0);
 
         const size_t parts = at_most(threads(), (B + 7) / 8);
 #ifdef _OPENMP
@@ -744,14 +744,16 @@ void gru_forward(size_t T, size_t B, size_t I, size_t H, const gru_params *param
             const size_t start = cut(B, part, parts), stop = cut(B, part + 1, parts);
             for (size_t t = 0; t < steps; t++) {
                 multiply(
-                    stop - start, 2 * H, H, h + (t * B + start) * H, H, U_T_, u + start * (2 * H), 2 * H, 0);
+                    stop - start, 2 * H, H, h + (t * B + start) * H, H, packed_U_T, u + start * (2 * H),
+                    2 * H, 0);
                 for (size_t row = start; row < stop; row++) {
                     const size_t at = t * B + row;
                     forward_1(
                         H, u + row * (2 * H), gates + at * (3 * H), b, u + row * (2 * H) + H,
                         gates + at * (3 * H) + H, b + H, h + at * H, hr + at * H);
                 }
-                multiply(stop - start, H, H, hr + (t * B + start) * H, H, U_h_T, U_h_hr + start * H, H, 0);
+                multiply(
+                    stop - start, H, H, hr + (t * B + start) * H, H, packed_U_h_T, U_h_hr + start * H, H, 0);
                 for (size_t row = start; row < stop; row++) {
                     const size_t at = t * B + row;
                     forward_2(
@@ -808,12 +810,12 @@ void gru_backward(size_t T, size_t B, size_t I, size_t H, const gru_params *para
     real *const d_gates = take(&work, most * B * 3 * H);  // (T, B, 3 * H)  d_z, d_r, d_n
     real *const d_hr = take(&work, B * H);  // (B, H)
     real *const d_u_h = take(&work, B * H);  // (B, H)
-    real *const U_h_2 = take(&work, panels(H, H));
-    real *const U_2 = take(&work, panels(2 * H, H));
-    real *const W_2 = take(&work, panels(3 * H, I));
-    pack_rows(H, H, U_h, H, 0, H, U_h_2);
-    pack_rows(2 * H, H, U, H, 0, 2 * H, U_2);
-    pack_rows(3 * H, I, W, I, 0, 3 * H, W_2);
+    real *const packed_U_h = take(&work, panels(H, H));
+    real *const packed_U = take(&work, panels(2 * H, H));
+    real *const packed_W = take(&work, panels(3 * H, I));
+    pack_rows(H, H, U_h, H, 0, H, packed_U_h);
+    pack_rows(2 * H, H, U, H, 0, 2 * H, packed_U);
+    pack_rows(3 * H, I, W, I, 0, 3 * H, packed_W);
     real *const x_copy = lengths ? take(&work, most * B * I) : NULL;
     real *const d_y_copy = lengths ? take(&work, most * B * H) : NULL;
     real *const room = work;
@@ -871,7 +873,7 @@ void gru_backward(size_t T, size_t B, size_t I, size_t H, const gru_params *para
                 }
                 // d_hr = U_h.T @ d_n
                 multiply(
-                    stop - start, H, H, d_gates + (t * B + start) * (3 * H) + 2 * H, 3 * H, U_h_2,
+                    stop - start, H, H, d_gates + (t * B + start) * (3 * H) + 2 * H, 3 * H, packed_U_h,
                     d_hr + start * H, H, 0);
                 for (size_t row = start; row < stop; row++) {
                     const size_t at = t * B + row;
@@ -882,7 +884,7 @@ void gru_backward(size_t T, size_t B, size_t I, size_t H, const gru_params *para
                 }
                 // d_u_h = U_z.T @ d_z + U_r.T @ d_r
                 multiply(
-                    stop - start, H, 2 * H, d_gates + (t * B + start) * (3 * H), 3 * H, U_2,
+                    stop - start, H, 2 * H, d_gates + (t * B + start) * (3 * H), 3 * H, packed_U,
                     d_u_h + start * H, H, 0);
                 for (size_t row = start; row < stop; row++) {
                     const size_t at = t * B + row;
@@ -899,7 +901,7 @@ void gru_backward(size_t T, size_t B, size_t I, size_t H, const gru_params *para
         }
 
         // d_x = W_z.T @ d_z + W_r.T @ d_r + W_h.T @ d_n
-        multiply_all(steps * B, I, 3 * H, d_gates, 3 * H, W_2, d_x, I, 0);
+        multiply_all(steps * B, I, 3 * H, d_gates, 3 * H, packed_W, d_x, I, 0);
         outer(steps * B, 3 * H, I, d_gates, 3 * H, x_now, I, d_W, I, room);
         outer(steps * B, 2 * H, H, d_gates, 3 * H, h, H, d_U, H, room);
         outer(steps * B, H, H, d_gates + 2 * H, 3 * H, hr, H, d_U_h, H, room);
@@ -934,12 +936,12 @@ void gru_pack(size_t I, size_t H, const gru_params *params, real *work)
     const real *const W = params->W;
     const real *const U = params->U;
     const real *const U_h = params->U_h;
-    real *const W_T_ = take(&work, panels(I, 3 * H));
-    real *const U_T_ = take(&work, panels(H, 2 * H));
-    real *const U_h_T = take(&work, panels(H, H));
-    pack_columns(I, 3 * H, W, I, 0, W_T_);
-    pack_columns(H, 2 * H, U, H, 0, U_T_);
-    pack_columns(H, H, U_h, H, 0, U_h_T);
+    real *const packed_W_T = take(&work, panels(I, 3 * H));
+    real *const packed_U_T = take(&work, panels(H, 2 * H));
+    real *const packed_U_h_T = take(&work, panels(H, H));
+    pack_columns(I, 3 * H, W, I, 0, packed_W_T);
+    pack_columns(H, 2 * H, U, H, 0, packed_U_T);
+    pack_columns(H, H, U_h, H, 0, packed_U_h_T);
 }
 
 void gru_step(size_t B, size_t I, size_t H, const gru_params *params,
@@ -960,16 +962,16 @@ void gru_step(size_t B, size_t I, size_t H, const gru_params *params,
     real *const gates = take(&work, B * 3 * H);  // (T, B, 3 * H)  z, r, n
     real *const hr = take(&work, B * H);  // (T, B, H)
     real *const U_h_hr = take(&work, B * H);  // (B, H)
-    const real *const W_T_ = packed ? find(&packed, panels(I, 3 * H)) : NULL;
-    const real *const U_T_ = packed ? find(&packed, panels(H, 2 * H)) : NULL;
-    const real *const U_h_T = packed ? find(&packed, panels(H, H)) : NULL;
-    if (W_T_) {
-        multiply(B, 3 * H, I, x_now, I, W_T_, gates, 3 * H, 0);
+    const real *const packed_W_T = packed ? find(&packed, panels(I, 3 * H)) : NULL;
+    const real *const packed_U_T = packed ? find(&packed, panels(H, 2 * H)) : NULL;
+    const real *const packed_U_h_T = packed ? find(&packed, panels(H, H)) : NULL;
+    if (packed_W_T) {
+        multiply(B, 3 * H, I, x_now, I, packed_W_T, gates, 3 * H, 0);
     } else {
         few(B, 3 * H, I, x_now, I, W, I, gates, 3 * H, 0);
     }
-    if (U_T_) {
-        multiply(B, 2 * H, H, h, H, U_T_, u, 2 * H, 0);
+    if (packed_U_T) {
+        multiply(B, 2 * H, H, h, H, packed_U_T, u, 2 * H, 0);
     } else {
         few(B, 2 * H, H, h, H, U, H, u, 2 * H, 0);
     }
@@ -978,8 +980,8 @@ void gru_step(size_t B, size_t I, size_t H, const gru_params *params,
             H, u + row * (2 * H), gates + row * (3 * H), b, u + row * (2 * H) + H,
             gates + row * (3 * H) + H, b + H, h + row * H, hr + row * H);
     }
-    if (U_h_T) {
-        multiply(B, H, H, hr, H, U_h_T, U_h_hr, H, 0);
+    if (packed_U_h_T) {
+        multiply(B, H, H, hr, H, packed_U_h_T, U_h_hr, H, 0);
     } else {
         few(B, H, H, hr, H, U_h, H, U_h_hr, H, 0);
     }

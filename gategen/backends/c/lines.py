@@ -424,7 +424,7 @@ class Lines:
             whole = len(weights) == 1 and weights[0].columns is None
             whole = whole and self.size(height) == self.size(self.module.fields[stem].height)
             members = "" if whole else "_" + "_".join(m.split("_", 1)[-1] for w in weights for m in w.members)
-            wish = f"{stem}{members}{'' if stage.transposed else '_T'}"
+            wish = f"packed_{stem}{members}{'' if stage.transposed else '_T'}"
             name = self.names.of("view", f"{key}", wish, "packed")
             lines, at = [], sp.S.Zero
             for weight in weights:
