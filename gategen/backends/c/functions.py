@@ -217,7 +217,7 @@ class CFile(Notes):
     def __init__(self, module: CModule) -> None:
         super().__init__(module)
         self.plan, self.cell, self.names = module.plan, module.cell, module.names
-        self.direct: dict[int, set[str]] = {}  # buffers in the caller's memory, by the schedule
+        self.direct: dict[tuple[str, bool], set[str]] = {}  # buffers in the caller's memory, by rule and way
 
     def size(self, expr: sp.Expr) -> str:
         return self.names.size(expr)
@@ -255,7 +255,7 @@ class CFile(Notes):
         """
         states = {b.name for b in self.saved(rule) if b.kind == "state"}
         given = states if alone else {b.name for b in self.saved(rule)}
-        given |= self.direct.get(id(schedule), set())
+        given |= self.direct.get((rule.name, schedule.graph.backwards), set())
         kinds = ("row", "time", "static")
         rooms = (
             self.room(b, "1" if once else "most")
@@ -362,7 +362,7 @@ class CFile(Notes):
         buffer = self.buffers_of(schedule)[slot.home.name]
         base = self.now.get((rule.name, slot.home.name)) or self.names["memory", slot.home.name]
         width, own = self.size(buffer.width), self.names.letter(value.size)
-        if slot.home.name in self.direct.get(id(schedule), ()):
+        if slot.home.name in self.direct.get((rule.name, schedule.graph.backwards), ()):
             return Copied(base, "", width, own)
         terms = [
             base,
@@ -375,7 +375,7 @@ class CFile(Notes):
         """Notes which of these values can lie in the caller's memory from the start."""
         saved = {b.name for b in self.saved(rule)}
         given = {schedule.slot[v].home.name for v in schedule.graph.inputs if v in schedule.slot}
-        found = self.direct.setdefault(id(schedule), set())
+        found = self.direct.setdefault((rule.name, schedule.graph.backwards), set())
         for value in values:
             slot = schedule.slot[value]
             buffer = self.buffers_of(schedule)[slot.home.name]
@@ -583,6 +583,7 @@ class CFile(Notes):
             "packs_columns": "pack_columns(" in text,
             "packs_rows": "pack_rows(" in text or "outer(" in text,
             "tiles_needed": "multiply(" in text or "multiply_all(" in text or "outer(" in text,
+            "panels": any(word in text for word in ("pack_columns(", "pack_rows(", "multiply", "outer(")),
             "multiplies": "multiply(" in text or "multiply_all(" in text,
             "multiplies_all": "multiply_all(" in text,
             "finds": bool(quick and quick.packs),

@@ -43,7 +43,7 @@ def is_idle(name: str, body: str) -> bool:
     """Whether a name is only declared, moved along and called unused."""
     idle = rf"^ *([\w *]*[ *])?{name} [-+]?= [^;]*;|\(void\){name};|//.*"
     rest = re.sub(rf"(?m){idle}", lambda found: found[0].partition("= ")[2] if "= " in found[0] else "", body)
-    return re.search(rf"\b{name}\b", rest) is None
+    return re.search(rf"(?<!->)\b{name}\b", rest) is None  # a member of a struct is another thing
 
 
 def broken(line: str) -> list[str]:
