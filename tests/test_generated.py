@@ -34,23 +34,13 @@ EXTRA = {cell.name: cell for path in SPECS for cell in load(path)}
 IMPORTS = {
     "numpy": {"numpy", "os", "typing"},
     "cupy": {"cupy", "functools", "numpy", "os", "pathlib", "typing"},
-    "c": {
-        *(
-            "atexit",
-            "ctypes",
-            "functools",
-            "hashlib",
-            "numpy",
-            "os",
-            "pathlib",
-            "platform",
-            "shlex",
-            "shutil",
-        ),
-        *("subprocess", "tempfile", "threading", "typing"),
-    },
+    "c": {"ctypes", "functools", "numpy", "os", "pathlib", "threading", "typing"},
 }
-LATER = {"numpy": set(), "cupy": {"ml_dtypes"}, "c": set()}  # inside functions, for who asks for bfloat16
+LATER = {  # inside functions, for who asks for bfloat16, and for what compiles
+    "numpy": set(),
+    "cupy": {"ml_dtypes"},
+    "c": {"atexit", "hashlib", "platform", "shlex", "shutil", "subprocess", "tempfile"},
+}
 for names in (IMPORTS, LATER):
     names |= {f"{backend}{SECOND}": names[backend] for backend in all_backends()}
 
