@@ -83,7 +83,7 @@ class Binding:
         self._cell, self._stored = cell, stored
         self.further = tuple(module.INPUTS)[1:]
         self.several = len(module.OUTPUTS) > 1
-        self.backend = backend_of(module.__name__)
+        self.backend = "cupy" if hasattr(module, "cp") else "c" if hasattr(module, "library") else "numpy"
         self._seconds: dict[str, ModuleType] = {}
         self.key = f"{module.__name__}@{module.SPEC_SHA256[:16]}"
         _bindings[self.key] = self
@@ -107,15 +107,17 @@ class Binding:
         host = host_of(call.inputs[0])
         with host.current():
             module, array, tensor = self.on(host), host.array, host.tensor
-            y, final, left = self._forward(module, call, array, tape)
+            inputs = [array(given) for given in call.inputs]
+            y, final, left = self._forward(module, call, inputs, array, tape)
             arrays: list[Array] = []
-            form = taken_apart(left, [array(given) for given in call.inputs], arrays)
+            form = taken_apart(left, inputs, arrays)
             outputs = y if self.several else (y,)
             return Ran([*map(tensor, outputs)], [*map(tensor, final)], [*map(tensor, arrays)], form)
 
-    def _forward(self, module: ModuleType, call: Call, array: Any, tape: bool) -> Any:
-        """What `forward` of a module gives."""
-        inputs = [array(given) for given in call.inputs]
+    def _forward(
+        self, module: ModuleType, call: Call, inputs: Sequence[Array], array: Any, tape: bool
+    ) -> Any:
+        """What `forward` of a module gives; `inputs` are those of the call as its arrays."""
         further: dict[str, Any] = dict(zip(self.further, inputs[1:], strict=True))
         if call.buffers:
             further["buffers"] = module.Buffers(*map(array, call.buffers))
@@ -164,14 +166,13 @@ class Binding:
         with host.current():
             module, second = self.on(host), self.second(host)
             array, tensor = host.array, host.tensor
-            if backend_of(module.__name__) == "c":  # whose tape its second derivatives do not read
+            inputs = [array(given) for given in call.inputs]
+            if module is self.module and self.backend == "c":  # its tape has no second derivatives
                 module = self._beside(host.backend)
                 unchanged = call._replace(buffers=[buffer.clone() for buffer in call.buffers])
-                _, _, left = self._forward(module, unchanged, array, True)
+                _, _, left = self._forward(module, unchanged, inputs, array, True)
             else:
-                left = put_together(
-                    form, [array(given) for given in call.inputs], [array(given) for given in tape]
-                )
+                left = put_together(form, inputs, [array(given) for given in tape])
             params = self.params(module, call, array)
             still = [
                 torch.zeros_like(t) if d is None else d

@@ -613,6 +613,17 @@ def test_a_cell_a_path_a_text_and_a_module_make_the_same_layer(tmp_path):
     assert repr(layers[0]) == f"RNN(mine, {I}, {H})"
 
 
+@pytest.mark.parametrize("backend", ["numpy", "c"])
+def test_a_tape_holds_the_input_once(backend):
+    layer = RNN(gategen.compile("gru", backend), I, H)
+    x = torch.randn(T, B, I)
+    binding = layer._binding
+    call = Call(list(layer.parameters()), [x], [], None, [], False, {})
+    with torch.no_grad():
+        ran = binding.run(call, tape=True)
+    assert binding.backend == backend and all(kept.data_ptr() != x.data_ptr() for kept in ran.tape)
+
+
 def test_the_signature_is_that_of_pytorchs_layers():
     names = """cell input_size hidden_size num_layers bias batch_first dropout bidirectional proj_size device
         dtype sizes"""
