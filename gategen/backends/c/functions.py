@@ -83,10 +83,9 @@ TILES = tuple(map(tile, (8, 6, 4, 2, 1)))
 
 @dataclass(frozen=True)
 class Room:
-    """Memory: how many entries it has for all steps, for a few of them, and for each step."""
+    """Memory: how many entries it has for a few steps, and for each of them."""
 
     name: str
-    whole: str
     some: str
     each: str  # empty where it is not kept for every step
     comment: str = ""
@@ -231,15 +230,15 @@ class CFile(Notes):
         shape = shapes.get(buffer.kind, "(T, B, {})").format(width)
         said = f"{shape} {members}".strip()
         if buffer.kind == "static":
-            return Room(name, width, width, "", said)
+            return Room(name, width, "", said)
         each = times("B", width)
         if buffer.kind not in STEPPED:
-            return Room(name, each, each, "", said)
+            return Room(name, each, "", said)
         state = buffer.kind == "state"
         more = f" + {each}" if state else ""
         note = "  the initial state first" if state else ""
         some = each if steps == "1" else f"{steps} * {each}"
-        return Room(name, f"T * {each}{more}", f"{some}{more}", each, f"{said}{note}", state)
+        return Room(name, f"{some}{more}", each, f"{said}{note}", state)
 
     def saved(self, rule: Rule) -> tuple[Buffer, ...]:
         """What a run leaves behind."""
@@ -316,7 +315,6 @@ class CFile(Notes):
             made,
             unpacked=tuple(dict.fromkeys((*values.unpacked, *made.unpacked))),
             rooms=tuple(rooms.values()),
-            packs=(*values.packs, *made.packs),
             loop=(*values.loop, *made.loop),
         )
 

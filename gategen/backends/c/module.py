@@ -153,8 +153,6 @@ def python_context(module: CtypesModule) -> dict[str, object]:
         "params_fields": "Params._fields",
         "params_type": "Params",
         "calls": calls,
-        "sizes_all": ", ".join(["T", "B", *letters]),
-        "sizes_step": ", ".join(["B", *letters]),
         "step_shapes": [
             (o.name, f"(B, {module.names.letter(value.size)})")
             for o, (_, value) in zip(outputs, graph.outputs, strict=True)
