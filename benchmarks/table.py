@@ -1,4 +1,4 @@
-"""Markdown tables of what `cpu.py`, `torch_layers.py` and `host.py` wrote, printed or put into documents."""
+"""Markdown tables of what `cpu.py`, `torch_layers.py`, `host.py` and `gpu.py` wrote, for documents."""
 
 from __future__ import annotations
 
@@ -164,6 +164,15 @@ def host_table(document: dict[str, Any]) -> str:
                 words.append(" / ".join(form.format(record[way][what]) for way in ("forward", "backward")))
         lines.append(line(words))
     *_, made = document.values()
+    lines += ["", f"A run of {made['T']} steps, of cells whose steps are all in one launch:", ""]
+    lines += [line(["cell", "operations", "us", "operations, with lengths", "us, with lengths"])]
+    lines += [line(["---", *["---:"] * 4])]
+    for cell in dict.fromkeys(r["cell"] for r in made["at_once"]):
+        words = [cell]
+        for record in (r for r in made["at_once"] if r["cell"] == cell):
+            for what in ("operations", "us"):
+                words.append(" / ".join(f"{record[way][what]:.0f}" for way in ("forward", "backward")))
+        lines.append(line(words))
     versions = made["versions"]
     conditions = (
         f"float32, B {made['B']}, H {made['H']}, processor time, the fastest of many runs. "
@@ -254,7 +263,11 @@ def line(words: Iterable[str]) -> str:
 def main(results: Path, short: bool, into: Path | None) -> None:
     """Print the table of RESULTS, by default benchmarks/results/cpu.json."""
     document = json.loads(results.read_text())
-    if "results" not in document:
+    if "ceilings" in document:
+        from gpu_table import gpu_table  # the neighbour file
+
+        text = gpu_table(document)
+    elif "results" not in document:
         text = host_table(document)
     else:
         text = (layers_table if "compile" in document else table)(document, short)

@@ -39,7 +39,14 @@ FAMILIES = {
     "One gate or two": ("janet", "ugrnn", "ran", "mut1", "star", "brc", "atr", "sgu"),
     "Simple and residual": ("rnn", "irnn", "indrnn", "fastrnn", "fastgrnn", "scrn", "rhn"),
     "Gates that see the input": ("gilr", "qrnn", "sru", "mingru", "mingru_log", "minlstm", "t_rnn"),
-    "Linear and dynamical": ("lru", "rglru", "antisymmetric", "cornn"),
+    "Linear and dynamical": ("lru", "rglru", "griffin", "antisymmetric", "cornn"),
+    "Matrices of keys": (
+        *("fast_weights", "retnet", "gla", "hgrn2", "deltanet", "gated_deltanet", "matrix_lstm"),
+    ),
+    "State spaces, RWKV, memory": ("mamba", "mamba2", "rwkv6", "rwkv7", "ntm"),
+    "Heads, computed weights, spikes": (
+        "slstm_heads", "paragru", "paralstm", "weight_drop_lstm", "cayley_rnn", "li_spiking",
+    ),
     "Others": (),
 }  # fmt: skip
 STARTS = {"libru": 0.37}  # a probability; its own start, 0, has the logarithm -25 and saturates the gates
@@ -201,7 +208,7 @@ def result(module: ModuleType, data: Digits, hidden: int, epochs: int, seeds: in
 
 
 def modules(names: Sequence[str], backend: str = "numpy") -> list[ModuleType]:
-    """The generated modules of these cells; of none, of all built-in ones.
+    """The generated modules of these cells; of none, of all built-in ones that read vectors.
 
     A name is a built-in cell, whose module is in `generated/` where `gategen build` has put it, or the
     path of a spec file. What is not there is built into a temporary folder.
@@ -211,7 +218,7 @@ def modules(names: Sequence[str], backend: str = "numpy") -> list[ModuleType]:
 
     found = []
     with tempfile.TemporaryDirectory(prefix="gategen-") as folder:
-        for name in names or builtins():
+        for name in names or [c.name for c in builtins().values() if not isinstance(c.inputs[0].size, tuple)]:
             path = ROOT / "generated" / f"{name}_{backend}.py"
             if path.is_file():
                 found.append(loaded(path))
@@ -346,7 +353,9 @@ def progress(total: int) -> Iterator[Callable[[str], None]]:
 @click.option("--hidden", default=32, show_default=True, type=click.IntRange(min=1), help="Hidden units.")
 @click.option("--seeds", default=3, show_default=True, type=click.IntRange(min=1), help="Runs of every cell.")
 @click.option(
-    "--cells", default="", help="Names or spec files, comma-separated; without it all built-in cells."
+    "--cells",
+    default="",
+    help="Names or spec files, comma-separated; without it all built-in cells that read vectors.",
 )
 @click.option("--backend", default="numpy", show_default=True, type=click.Choice(["numpy", "c"]))
 @click.option(

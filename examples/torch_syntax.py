@@ -13,6 +13,7 @@ was killed ends with the same weights as one that was not. Writes `curves.png` a
 
 from __future__ import annotations
 
+import gc
 import io
 import keyword
 import os
@@ -257,6 +258,8 @@ def main(
         draw(job, out / "curves.png", cell)
     if distributed.is_initialized():
         distributed.destroy_process_group()
+        del network
+        gc.collect()  # PyTorch 2.13 aborts now and then where DistributedDataParallel is still there at exit
 
 
 if __name__ == "__main__":

@@ -11,8 +11,9 @@ from typing import Any
 __version__ = "0.1.0"
 
 _LANGUAGE = """
-Eq inputs states gates matrices vectors scalars constants concat sum_ mean var layer_norm batch_norm
-identity lower strict_lower shift blocks
+Eq inputs states gates matrices vectors scalars constants size concat outer sum_ mean var max_ layer_norm
+softmax logsumexp cumsum shifted conv t batch_norm identity lower strict_lower shift rotation blocks inv expm
+norm row_norms
 """.split()
 
 _HOME = {

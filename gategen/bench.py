@@ -17,8 +17,10 @@ import numpy as np
 
 from gategen.build import Progress
 from gategen.compiled import compile
+from gategen.graph import shape_of
 from gategen.judge.problem import buffer_arguments, init_arguments
 from gategen.spec.cell import Cell
+from gategen.spec.contents import lengths
 
 RUNS = 7
 HEADER = ("cell", "NumPy ms", "C ms", "torch.nn ms", "NumPy times as fast", "C times as fast", "sizes")
@@ -55,7 +57,7 @@ def bench(
 
 def _row(cell: Cell, of: Run) -> tuple[str, ...]:
     c = _in_c(cell)
-    runs = (_ours(cell, compile(cell), of), _ours(cell, c, of) if c else None, _theirs(cell.name, of))
+    runs = (_ours(cell, compile(cell), of), _ours(cell, c, of) if c else None, _theirs(cell, of))
     taken = iter(_interleaved([run for run in runs if run]))
     numpy, in_c, theirs = (next(taken) if run else None for run in runs)
     faster = [theirs / ours if ours and theirs else None for ours in (numpy, in_c)]
@@ -90,7 +92,8 @@ def _ours(cell: Cell, module: ModuleType, of: Run) -> Callable[[], object]:
     sizes = cell.fitting({size: of.input if size == "input" else of.hidden for size in cell.sizes})
     params = module.init(**init_arguments(cell, module, sizes), seed=0)
     x, *others = (
-        rng.standard_normal((of.steps, of.batch, sizes.get(i.size, i.size)), np.float32) for i in cell.inputs
+        rng.standard_normal((of.steps, of.batch, *lengths(shape_of(i.size), sizes)), np.float32)
+        for i in cell.inputs
     )
     options = dict(zip(list(module.INPUTS)[1:], others, strict=True))
     if hasattr(module, "init_buffers"):
@@ -103,16 +106,16 @@ def _ours(cell: Cell, module: ModuleType, of: Run) -> Callable[[], object]:
     return run
 
 
-def _theirs(name: str, of: Run) -> Callable[[], object] | None:
-    """The same of torch.nn; None where it has no such cell or is not installed."""
-    if name not in TORCH or find_spec("torch") is None:
+def _theirs(cell: Cell, of: Run) -> Callable[[], object] | None:
+    """The same of torch.nn; None where it has no such cell, as with heads, or is not installed."""
+    if cell.name not in TORCH or cell.shares or find_spec("torch") is None:
         return None
     import torch
 
     if of.threads:
         torch.set_num_threads(of.threads)
     torch.manual_seed(0)
-    layer = getattr(torch.nn, TORCH[name])(of.input, of.hidden)
+    layer = getattr(torch.nn, TORCH[cell.name])(of.input, of.hidden)
     x = torch.randn(of.steps, of.batch, of.input, requires_grad=True)
 
     def run() -> object:

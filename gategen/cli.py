@@ -90,7 +90,11 @@ _equations = click.option(
 )
 _name = click.option("--name", metavar="NAME", default="", help="What the cell is called: one alone.")
 _set = click.option(
-    "--set", "settings", metavar="NAME=VALUE", multiple=True, help="Another value for a constant; repeatable."
+    "--set",
+    "settings",
+    metavar="NAME=VALUE",
+    multiple=True,
+    help="Another value for a constant, or heads=N; repeatable.",
 )
 _backend = click.option(
     "--backend",
@@ -171,7 +175,8 @@ def diff(left: str, right: str, settings: tuple[str, ...], form: str) -> int:
 
     Compared up to the names of parameters, states and gates, up to the sign of parameters, and up to biases
     that are only added; then on random numbers. Ends with 0 where they are the same, with 1 where they are
-    not. A file given here holds one cell. --set is for every one of the two that has the constant.
+    not. A file given here holds one cell. --set is for every one of the two that has the constant, and
+    --set heads=N for both.
     """
     from gategen.diff import diff, text
     from gategen.spec.load import load_one
@@ -616,17 +621,25 @@ def _constants(settings: Iterable[str]) -> dict[str, float]:
 
 
 def _with_constants(cells: Sequence[Cell], values: Mapping[str, float]) -> tuple[Cell, ...]:
-    """The cells with these constants, each of which at least one of them has."""
+    """The cells with these constants, each of which at least one of them has, and all with so many heads."""
     known = {constant.name for cell in cells for constant in cell.constants}
+    heads = None if "heads" in known else values.get("heads")
     for name in values:
-        if name not in known:
+        if name not in {*known, "heads"}:
             names = ", ".join(sorted(known)) or "none"
             message = f"no cell here has a constant {name!r}; constants: {names}"
             raise click.BadParameter(message, param_hint="--set")
         if not math.isfinite(values[name]):
             raise click.BadParameter(f"{name} must be a finite number", param_hint="--set")
     own = [{c.name: values[c.name] for c in cell.constants if c.name in values} for cell in cells]
-    return tuple(cell.with_constants(**part) if part else cell for cell, part in zip(cells, own, strict=True))
+    made = [cell.with_constants(**part) if part else cell for cell, part in zip(cells, own, strict=True)]
+    return tuple(made if heads is None else (cell.with_heads(_whole("heads", heads)) for cell in made))
+
+
+def _whole(name: str, value: float) -> int:
+    if value != int(value):
+        raise click.BadParameter(f"{name} is a whole number, not {value}", param_hint="--set")
+    return int(value)
 
 
 # ------------------------------------------------------------------------------------------ output

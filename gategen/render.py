@@ -35,6 +35,6 @@ def render(template: str, context: Mapping[str, Any]) -> str:
 
 
 def module_text(context: Mapping[str, Any], kind: str = "module") -> str:
-    """The text of a Python module: the loop back in time stands in another where it computes ahead."""
-    step_back = render("python/step_back.py.jinja", context)
-    return render(f"python/{kind}.py.jinja", {**context, "step_back": step_back.rstrip()})
+    """The text of a Python module: a loop over time stands in another, or beside one launch of all steps."""
+    loops = {name: render(f"python/{name}.py.jinja", context).rstrip() for name in ("step", "step_back")}
+    return render(f"python/{kind}.py.jinja", {**context, **loops})

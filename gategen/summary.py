@@ -29,19 +29,23 @@ from sympy.core.relational import Relational
 from gategen.graph import length
 from gategen.plan import (
     ColumnSum,
+    Contraction,
     Field,
     Kernel,
     MatMul,
     OuterSum,
     Plan,
     Rule,
+    RunningSum,
     Schedule,
+    Shifted,
     Stage,
     Sum,
     Weight,
     plan,
 )
 from gategen.spec.cell import Cell
+from gategen.spec.names import shared
 
 FLOAT32 = 4  # bytes
 
@@ -83,7 +87,7 @@ def summary(cell: Cell) -> Summary:
 
 
 def of_plan(made: Plan) -> Summary:
-    fields = {field.name: field for field in made.fields}
+    fields = {field.name: field for field in made.every_field}
     return Summary(
         made.cell.name,
         made.kind,
@@ -117,12 +121,24 @@ def products(stages: Iterable[Stage]) -> list[Stage]:
 def operations(stage: Stage, fields: dict[str, Field]) -> sp.Expr:
     """The operations of one stage, for one step of one sequence."""
     match stage:
-        case MatMul(_, _, weights):
-            return sp.Add(*(2 * (weight.stop - weight.start) * columns(weight, fields) for weight in weights))
-        case OuterSum(_, left, right):
-            return 2 * sp.Add(*(length(v.size) for v in left)) * sp.Add(*(length(v.size) for v in right))
+        case MatMul(_, operand, weights, along=along):
+            times = length(operand[0].size) / length(along) if along else 1
+            each = (2 * (weight.stop - weight.start) * columns(weight, fields) for weight in weights)
+            return times * sp.Add(*each)
+        case OuterSum(_, [left], [right], along=[_, axis]):
+            return 2 * length(left.size) * length(axis)
+        case OuterSum(_, left, right, _, blocks):
+            both = (sp.Add(*(length(v.size) for v in side)) for side in (left, right))
+            return 2 * sp.Mul(*both) / length(blocks)
         case Kernel(ops, size, static):
             return sp.S.Zero if static else length(size) * sum(arithmetic(op.expr) for op in ops)
+        case Contraction(_, left, right):
+            axes = dict.fromkeys((*left.axes, *right.axes))
+            return 2 * sp.Mul(*map(length, axes))
+        case Shifted():
+            return sp.S.Zero
+        case RunningSum(out):
+            return length(out.size)
         case Sum(_, operand) | ColumnSum(_, operand):
             return sp.Add(*(length(v.size) for v in operand))
 
@@ -204,11 +220,18 @@ def formula(
 
     def term(monomial: sp.Expr, count: sp.Expr) -> str:
         powers = sorted(sizes_in(monomial).items(), key=lambda item: str(item[0]))
-        factors = [factor(symbol, exponent) for symbol, exponent in powers]
-        return times.join([*([str(count)] if count != 1 or not factors else []), *factors])
+        factors = [factor(symbol, exponent) for symbol, exponent in powers if exponent > 0]
+        over = "".join(f"/{factor(symbol, -exponent)}" for symbol, exponent in powers if exponent < 0)
+        return times.join([*([str(count)] if count != 1 or not factors else []), *factors]) + over
 
-    terms = sp.expand(expr).as_coefficients_dict()
+    terms = sp.expand(expr.xreplace(shares_in(expr))).as_coefficients_dict()
     return " + ".join(term(m, terms[m]) for m in sorted(terms, key=_by_degree)) or "0"
+
+
+def shares_in(expr: sp.Expr) -> dict[sp.Symbol, sp.Expr]:
+    """The sizes in a polynomial that are shares of others, `hidden/heads`, as quotients."""
+    told = ((symbol, shared(str(symbol))) for symbol in expr.free_symbols)
+    return {symbol: length(whole) / length(count) for symbol, (whole, count) in told if whole}
 
 
 def sizes_in(monomial: sp.Expr) -> dict[sp.Symbol, int]:
@@ -217,7 +240,11 @@ def sizes_in(monomial: sp.Expr) -> dict[sp.Symbol, int]:
 
 def _by_degree(monomial: sp.Expr) -> tuple[int, bool, str]:
     sizes = sizes_in(monomial)
-    return -sum(sizes.values()), not any(str(symbol) == "input" for symbol in sizes), str(monomial)
+    return (
+        -sum(power for power in sizes.values() if power > 0),
+        not any(str(symbol) == "input" for symbol in sizes),
+        str(monomial),
+    )
 
 
 def rows(found: Summary, spell: Callable[[sp.Expr], str] = formula) -> list[tuple[str, str, str]]:

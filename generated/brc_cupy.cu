@@ -7,6 +7,8 @@
 // Sizes: T steps, B sequences, I input, H hidden.
 // `at` is the row of an array that is kept for every step, `b` that of one that is not. Where a sequence is `over`
 // it keeps its states, and hands their gradients on.
+// A kernel with a loop over `t` takes each entry through all steps, with its states in registers, from the last
+// step to the first on the way back. Behind the `end` of a sequence it leaves zeros, and the last states.
 
 #ifdef HALF
 #include <cuda_bf16.h>
@@ -23,6 +25,51 @@ typedef long long Index;  // of an entry of an array, which may have more than 2
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
+
+// How many steps a sequence takes, `first` at least: those before it is over, found by halving.
+__device__ inline Index steps_of(const bool* finished, const Index B, const Index b, Index first, Index T) {
+    while (finished && first < T) {
+        const Index t = (first + T) / 2;
+        if (finished[t * B + b]) T = t;
+        else first = t + 1;
+    }
+    return T;
+}
+
+// How many steps ahead so many values are fetched: what 16 registers hold, 8 at most.
+__device__ constexpr Index steps_ahead(const Index values) {
+    Index steps = 8;
+    while (steps > 1 && steps * values * Index(sizeof(real)) > 64) steps /= 2;
+    return steps;
+}
+
+// The entries of an array at one step after the other, fetched some steps before they are taken. A loop that
+// takes them is unrolled by as many: none then waits to be moved.
+template <Index STEPS, class Entry>
+struct Ahead {
+    const Entry* next;
+    const Index pitch;
+    Index left;
+    Entry held[STEPS];
+
+    __device__ Ahead(const Entry* first, const Index pitch, const Index count)
+            : next(first), pitch(pitch), left(count) {
+        #pragma unroll
+        for (Index n = 0; n < STEPS; n++) fetch(n);
+    }
+    __device__ void fetch(const Index n) {
+        held[n] = left > 0 ? *next : Entry(0.0f);
+        left--;
+        next += pitch;
+    }
+    __device__ real take() {
+        const real value = held[0];
+        #pragma unroll
+        for (Index n = 1; n < STEPS; n++) held[n - 1] = held[n];
+        fetch(STEPS - 1);
+        return value;
+    }
+};
 
 // The sum of every 8th row of a column, for each of 8 threads: the first from row 0 on, the next from row 1.
 template <class Entry>
@@ -49,27 +96,45 @@ __device__ inline real over_threads(const real total) {
 // a = tanh(W_a @ x + w_a * h + b_a) + 1
 // h' = (1 - z) * tanh(W_h @ x + a * h) + z * h
 extern "C" __global__ void brc_forward_1(
-        const Index B, const Index t, const Index H, Write gates, Read b_, Write h, Read w,
+        const Index B, const Index T, const Index H, Write gates, Read b_, Write h, Read w,
         const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
-    const Index k = i % H, b = i / H, at = t * B + b;
-    const bool over = finished && finished[at];
+    const Index k = i % H, b = i / H;
+    const Index end = steps_of(finished, B, b, 0, T);
 
-    const real W_z_x = gates[at * (3 * H) + k], W_a_x = gates[at * (3 * H) + H + k];
-    const real W_h_x = gates[at * (3 * H) + 2 * H + k];
     const real b_z = b_[k], b_a = b_[H + k];
-    const real h_ = h[at * H + k];
     const real w_z = w[k], w_a = w[H + k];
+    Index at = b;
+    real h_ = h[at * H + k];
 
-    const real z = sigmoid(W_z_x + b_z + h_ * w_z);
-    const real tanh_a = tanh(W_a_x + b_a + h_ * w_a);
-    const real a = tanh_a + 1;
-    const real tanh_h = tanh(W_h_x + h_ * a);
-    gates[at * (3 * H) + k] = z;
-    gates[at * (3 * H) + H + k] = tanh_a;
-    gates[at * (3 * H) + 2 * H + k] = tanh_h;
-    h[(at + B) * H + k] = over ? h_ : h_ * z + (1 - z) * tanh_h;  // h_next
+    constexpr Index ahead = steps_ahead(3);
+    Ahead<ahead, storage> W_z_x_ahead(&gates[at * (3 * H) + k], B * 3 * H, end);
+    Ahead<ahead, storage> W_a_x_ahead(&gates[at * (3 * H) + H + k], B * 3 * H, end);
+    Ahead<ahead, storage> W_h_x_ahead(&gates[at * (3 * H) + 2 * H + k], B * 3 * H, end);
+    #pragma unroll ahead
+    for (Index t = 0; t < end; t++, at += B) {
+        const real W_z_x = W_z_x_ahead.take();
+        const real W_a_x = W_a_x_ahead.take();
+        const real W_h_x = W_h_x_ahead.take();
+
+        const real z = sigmoid(W_z_x + b_z + h_ * w_z);
+        const real tanh_a = tanh(W_a_x + b_a + h_ * w_a);
+        const real a = tanh_a + 1;
+        const real tanh_h = tanh(W_h_x + h_ * a);
+        const real h_next = h_ * z + (1 - z) * tanh_h;
+        gates[at * (3 * H) + k] = z;
+        gates[at * (3 * H) + H + k] = tanh_a;
+        gates[at * (3 * H) + 2 * H + k] = tanh_h;
+        h[(at + B) * H + k] = h_next;
+        h_ = h_next;
+    }
+    for (Index t = end; t < T; t++, at += B) {
+        gates[at * (3 * H) + k] = 0;
+        gates[at * (3 * H) + H + k] = 0;
+        gates[at * (3 * H) + 2 * H + k] = 0;
+        h[(at + B) * H + k] = h_;
+    }
 }
 
 extern "C" __global__ void brc_backward_1(
@@ -83,50 +148,80 @@ extern "C" __global__ void brc_backward_1(
     a[at * H + k] = tanh_a + 1;
 }
 
-// Computes d_h, d_z, d_tanh_h, d_tanh_a, g_w_a and g_w_z.
+// Computes d_tanh_h, d_tanh_a, d_z, d_h, total_d_z, total_d_tanh_a, total_g_w_z and total_g_w_a.
 extern "C" __global__ void brc_backward_2(
-        const Index B, const Index t, const Index H, Write d_h, Read d_y, Read gates, Read h, Read a,
-        Read w, Write d_gates, WriteReal d_gates_2, const bool* __restrict__ finished) {
+        const Index B, const Index T, const Index H, Write d_h, Read d_y, Read gates, Read h, Read a,
+        Read w, Write d_gates, WriteReal totals, const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
-    const Index k = i % H, b = i / H, at = t * B + b;
-    const bool over = finished && finished[at];
+    const Index k = i % H, b = i / H;
+    const Index end = steps_of(finished, B, b, 0, T);
 
-    const real d_h_later = over ? 0 : real(d_h[b * H + k]);
-    const real d_y_ = d_y[at * H + k];
-    const real z = gates[at * (3 * H) + k], tanh_h = gates[at * (3 * H) + 2 * H + k];
-    const real tanh_a = gates[at * (3 * H) + H + k];
-    const real h_ = h[at * H + k];
-    const real a_ = a[at * H + k];
     const real w_a = w[H + k], w_z = w[k];
+    real d_h_later = d_h[b * H + k];
+    real total_d_z = 0;
+    real total_d_tanh_a = 0;
+    real total_g_w_z = 0;
+    real total_g_w_a = 0;
 
-    const real d_h_next = d_h_later + d_y_;
-    const real not_z = 1 - z;
-    const real d_tanh_h = d_h_next * (1 - square(tanh_h)) * not_z;
-    const real d_tanh_a = d_tanh_h * h_ * (1 - square(tanh_a));
-    const real d_z = d_h_next * z * not_z * (h_ - tanh_h);
-    d_gates[at * (3 * H) + 2 * H + k] = d_tanh_h;
-    d_gates[at * (3 * H) + H + k] = d_tanh_a;
-    d_gates_2[at * (2 * H) + H + k] = d_tanh_a * h_;  // g_w_a
-    d_gates[at * (3 * H) + k] = d_z;
-    d_gates_2[at * (2 * H) + k] = d_z * h_;  // g_w_z
-    if (!over) d_h[b * H + k] = d_h_next * z + d_tanh_a * w_a + d_tanh_h * a_ + d_z * w_z;
+    Index at = (T - 1) * B + b;
+    for (Index t = T; t > end; t--, at -= B) {
+        d_gates[at * (3 * H) + 2 * H + k] = 0;
+        d_gates[at * (3 * H) + H + k] = 0;
+        d_gates[at * (3 * H) + k] = 0;
+    }
+    constexpr Index ahead = steps_ahead(6);
+    Ahead<ahead, storage> d_y_ahead(&d_y[at * H + k], -B * H, end);
+    Ahead<ahead, storage> z_ahead(&gates[at * (3 * H) + k], -B * 3 * H, end);
+    Ahead<ahead, storage> tanh_h_ahead(&gates[at * (3 * H) + 2 * H + k], -B * 3 * H, end);
+    Ahead<ahead, storage> h_ahead(&h[at * H + k], -B * H, end);
+    Ahead<ahead, storage> tanh_a_ahead(&gates[at * (3 * H) + H + k], -B * 3 * H, end);
+    Ahead<ahead, storage> a_ahead(&a[at * H + k], -B * H, end);
+    #pragma unroll ahead
+    for (Index t = end; t > 0; t--, at -= B) {
+        const real d_y_ = d_y_ahead.take();
+        const real z = z_ahead.take();
+        const real tanh_h = tanh_h_ahead.take();
+        const real h_ = h_ahead.take();
+        const real tanh_a = tanh_a_ahead.take();
+        const real a_ = a_ahead.take();
+
+        const real d_h_next = d_h_later + d_y_;
+        const real not_z = 1 - z;
+        const real d_tanh_h = d_h_next * (1 - square(tanh_h)) * not_z;
+        const real d_tanh_a = d_tanh_h * h_ * (1 - square(tanh_a));
+        const real d_z = d_h_next * z * not_z * (h_ - tanh_h);
+        const real d_h_ = d_h_next * z + d_tanh_a * w_a + d_tanh_h * a_ + d_z * w_z;
+        d_gates[at * (3 * H) + 2 * H + k] = d_tanh_h;
+        d_gates[at * (3 * H) + H + k] = d_tanh_a;
+        total_d_tanh_a += d_tanh_a;
+        total_g_w_a += d_tanh_a * h_;  // g_w_a
+        d_gates[at * (3 * H) + k] = d_z;
+        total_d_z += d_z;
+        total_g_w_z += d_z * h_;  // g_w_z
+        d_h_later = d_h_;
+    }
+    d_h[b * H + k] = d_h_later;
+    totals[b * (4 * H) + k] = total_d_z;
+    totals[b * (4 * H) + H + k] = total_d_tanh_a;
+    totals[b * (4 * H) + 2 * H + k] = total_g_w_z;
+    totals[b * (4 * H) + 3 * H + k] = total_g_w_a;
 }
 
-// The sums of d_z, d_tanh_a, g_w_z and g_w_a over 256 rows each.
+// The sums of total_d_z, total_d_tanh_a, total_g_w_z and total_g_w_a over 256 rows each.
 extern "C" __global__ void brc_backward_3_parts(
-        const Index rows, WriteReal parts, const Index H, Read d_gates, ReadReal d_gates_2) {
+        const Index rows, WriteReal parts, const Index H, ReadReal totals) {
     const Index k = (Index)blockIdx.y * 32 + threadIdx.x, first = (Index)blockIdx.x * 256;
     const Index count = rows - first < 256 ? rows - first : 256;
 
     real total = 0;
-    if (k < 2 * H) total = every_8th(d_gates + first * (3 * H) + k, count, 3 * H);
-    else if (k < 4 * H) total = every_8th(d_gates_2 + first * (2 * H) + k - 2 * H, count, 2 * H);
+    if (k < 2 * H) total = every_8th(totals + first * (4 * H) + k, count, 4 * H);
+    else if (k < 4 * H) total = every_8th(totals + first * (4 * H) + 2 * H + k - 2 * H, count, 4 * H);
     total = over_threads(total);
     if (threadIdx.y == 0 && k < 4 * H) parts[blockIdx.x * (4 * H) + k] = total;
 }
 
-// The sums of d_z, d_tanh_a, g_w_z and g_w_a over all rows, from those over 256.
+// The sums of total_d_z, total_d_tanh_a, total_g_w_z and total_g_w_a over all rows, from those over 256.
 extern "C" __global__ void brc_backward_3(
         const Index count, ReadReal parts, const Index H, Write d_b, Write d_w) {
     const Index k = (Index)blockIdx.x * 32 + threadIdx.x;

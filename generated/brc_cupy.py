@@ -129,11 +129,11 @@ def forward(
     product(x.reshape(T * B, I), W.T, gates.reshape(T * B, 3 * H))
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
-    for t in range(T):
-        # z = sigmoid(W_z @ x + w_z * h + b_z)
-        # a = tanh(W_a @ x + w_a * h + b_a) + 1
-        # h' = (1 - z) * tanh(W_h @ x + a * h) + z * h
-        launch("brc_forward_1", dtype, B * H, B, t, H, gates, b, h, w, finished)
+
+    # z = sigmoid(W_z @ x + w_z * h + b_z)
+    # a = tanh(W_a @ x + w_a * h + b_a) + 1
+    # h' = (1 - z) * tanh(W_h @ x + a * h) + z * h
+    through_time("brc_forward_1", dtype, B * H, B, T, H, gates, b, h, w, finished)
 
     y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:]).astype(dtype, copy=False)
     final = States(h[T].copy())
@@ -166,25 +166,27 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"d_final is {type_of(d_final)}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
     d_gates = cp.empty((T, B, 3 * H), dtype)  # d_z, d_tanh_a, d_tanh_h
-    d_gates_2 = cp.empty((T, B, 2 * H), arithmetic(dtype))  # g_w_z, g_w_a
     a = cp.empty((T, B, H), dtype)
     d_x = cp.empty((T, B, I), dtype)
+    totals = cp.empty((B, 4 * H), arithmetic(dtype))  # total_d_z, total_d_tanh_a, total_g_w_z, total_g_w_a
     d_W, d_b, d_w = (cp.zeros(shape, dtype) for shape in shapes(I, H))
 
     launch("brc_backward_1", dtype, T * B * H, T * B, H, gates, a)  # a = tanh_a + 1
 
-    for t in reversed(range(T)):
-        # d_z, d_tanh_h, d_tanh_a, g_w_a, g_w_z and d_h.
-        launch(
-            "brc_backward_2", dtype, B * H, B, t, H, d_h, d_y, gates, h, a, w, d_gates, d_gates_2, finished,
-        )
+    # d_tanh_h = (1 - tanh_h**2) * (1 - z) * (d_h + d_y)
+    # d_tanh_a = d_tanh_h * h * (1 - tanh_a**2)
+    # d_z = (1 - z) * z * (d_h + d_y) * (h - tanh_h)
+    # d_h = d_tanh_a * w_a + d_tanh_h * a + d_z * w_z + z * (d_h + d_y)
+    through_time(
+        "brc_backward_2", dtype, B * H, B, T, H, d_h, d_y, gates, h, a, w, d_gates, totals, finished,
+    )
 
     # d_x = W_z.T @ d_z + W_a.T @ d_tanh_a + W_h.T @ d_tanh_h
     product(d_gates.reshape(T * B, 3 * H), W, d_x.reshape(T * B, I))
 
     # The gradients of the parameters: all steps in one product each.
     product(d_gates.reshape(T * B, 3 * H).T, x.reshape(T * B, I), d_W)
-    column_sums("brc_backward_3", dtype, T * B, 4 * H, (H, d_gates, d_gates_2), (H, d_b, d_w))
+    column_sums("brc_backward_3", dtype, B, 4 * H, (H, totals), (H, d_b, d_w))
 
     return Grads(params=Params(d_W, d_b, d_w), x=d_x, initial=States(d_h))
 
@@ -349,6 +351,12 @@ def launch(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> None:
     """Run a kernel with so many threads, if any."""
     if threads > 0:
         kernel(name, dtype)((-(-threads // 256),), (256,), arguments)
+
+
+def through_time(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> None:
+    """Run a kernel that takes all steps, if any threads do: in small blocks, for all multiprocessors."""
+    if threads > 0:
+        kernel(name, dtype)((-(-threads // 64),), (64,), arguments)
 
 
 def product(a: cp.ndarray, b: cp.ndarray, out: cp.ndarray, add: bool = False) -> None:

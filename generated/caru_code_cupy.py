@@ -156,15 +156,22 @@ def forward(
         if finished is not None:
             cp.copyto(h[1], h[0], where=finished[0])
 
-    U_T = U.T
-    for t in range(start, T):
-        # n = tanh(U_n @ h + a + c_n)
-        # z = sigmoid(W_z @ x + U_z @ h + b_z + c_z)
-        product(h[t], U_T, u)
+    blocks = sharing(B, H)
+    if blocks:
+        one_launch(
+            "caru_code_forward_3", dtype, blocks, B, 0, ((4, H),), ((2, H, H),), T, start, H, gates, c, b,
+            sigmoid_a, h, U, finished,
+        )
+    else:
+        U_T = U.T
+        for t in range(start, T):
+            # n = tanh(U_n @ h + a + c_n)
+            # z = sigmoid(W_z @ x + U_z @ h + b_z + c_z)
+            product(h[t], U_T, u)
 
-        # l = z * sigmoid(a)
-        # h' = (1 - l) * h + n * l
-        launch("caru_code_forward_2", dtype, B * H, B, t, H, u, gates, c, b, sigmoid_a, h, finished)
+            # l = z * sigmoid(a)
+            # h' = (1 - l) * h + n * l
+            launch("caru_code_forward_2", dtype, B * H, B, t, H, u, gates, c, b, sigmoid_a, h, finished)
 
     y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:]).astype(dtype, copy=False)
     final = States(h[T].copy())
@@ -217,18 +224,25 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # l = sigmoid_a * z
     launch("caru_code_backward_1", dtype, T * B * H, T * B, H, sigmoid_a, gates, l)
 
-    U_zn = cp.concatenate((U[H:], U[:H]))
-    for t in reversed(range(T)):
-        # d_a, d_z and d_n.
-        launch(
-            "caru_code_backward_2", dtype, B * H, B, t, H, d_h, d_y, h, gates, sigmoid_a, l, d_gates,
-            finished,
+    blocks = sharing(B, H)
+    if blocks:
+        one_launch(
+            "caru_code_backward_4", dtype, blocks, B, 0, ((4, H),), ((1, H, H), (1, H, H)), T, H, d_y, h,
+            gates, sigmoid_a, l, d_gates, d_h, U, finished,
         )
+    else:
+        U_zn = cp.concatenate((U[H:], U[:H]))
+        for t in reversed(range(T)):
+            # d_a, d_z and d_n.
+            launch(
+                "caru_code_backward_2", dtype, B * H, B, t, H, d_h, d_y, h, gates, sigmoid_a, l, d_gates,
+                finished,
+            )
 
-        product(d_gates[t, :, H:], U_zn, d_u_h)  # d_u_h = U_z.T @ d_z + U_n.T @ d_n
+            product(d_gates[t, :, H:], U_zn, d_u_h)  # d_u_h = U_z.T @ d_z + U_n.T @ d_n
 
-        # d_h = d_h * (1 - l) + d_u_h
-        launch("caru_code_backward_3", dtype, B * H, B, t, H, d_h, d_u_h, l, finished)
+            # d_h = d_h * (1 - l) + d_u_h
+            launch("caru_code_backward_3", dtype, B * H, B, t, H, d_h, d_u_h, l, finished)
 
     # d_x = W_n.T @ d_a + W_z.T @ d_z
     product(d_gates[..., : 2 * H].reshape(T * B, 2 * H), W, d_x.reshape(T * B, I))
@@ -237,7 +251,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     product(d_gates[..., : 2 * H].reshape(T * B, 2 * H).T, x.reshape(T * B, I), d_W)
     product(d_gates[..., 2 * H :].reshape(T * B, H).T, h[:-1].reshape(T * B, H), d_U[:H])
     product(d_gates[..., H : 2 * H].reshape(T * B, H).T, h[:-1].reshape(T * B, H), d_U[H:])
-    column_sums("caru_code_backward_4", dtype, T * B, 3 * H, (H, d_gates), (H, d_b, d_c))
+    column_sums("caru_code_backward_5", dtype, T * B, 3 * H, (H, d_gates), (H, d_b, d_c))
 
     d_c[H:] = d_b[H:]
 
@@ -458,6 +472,63 @@ def launch(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> None:
     """Run a kernel with so many threads, if any."""
     if threads > 0:
         kernel(name, dtype)((-(-threads // 256),), (256,), arguments)
+
+
+# How many blocks share the units of a sequence, where all steps are one launch: 0 to launch each step, None
+# to choose by size.
+BLOCKS = None
+ROWS, CHUNK = 8, 128  # sequences that they take together, and how much of an operand each holds, as in CUDA
+THREADS = 256  # of a block
+
+
+def sharing(B: int, units: int) -> int:
+    """How many blocks share the units; 0 where not all that wait for each other are on the device at once.
+
+    It is 0 too where there is so much to multiply that cuBLAS is worth its launches: that bound is of a model
+    of times (docs/cuda.md), and not measured.
+    """
+    if B == 0:
+        return 0
+    if BLOCKS is not None or B * units > 2**14:
+        return BLOCKS or 0
+    processors, _ = limits(cp.cuda.Device().id)  # each of which holds a block
+    return min(processors // -(-B // ROWS), -(-units // 16))
+
+
+@cache
+def limits(device: int) -> tuple[int, int]:
+    """How many multiprocessors a device has, and how many bytes of shared memory a block may ask for."""
+    told = cp.cuda.Device(device).attributes
+    return told["MultiProcessorCount"], told["MaxSharedMemoryPerBlockOptin"] - 1024
+
+
+@cache
+def cooperative(name: str, dtype: np.dtype, room: int) -> Any:
+    """A kernel whose blocks wait for each other, and may ask for so much shared memory."""
+    options = ("-std=c++17", *ARITHMETIC[dtype.name])
+    found = cp.RawModule(code=SOURCE, options=options, enable_cooperative_groups=True).get_function(name)
+    found.max_dynamic_shared_size_bytes = room
+    return found
+
+
+def one_launch(
+    name: str, dtype: np.dtype, blocks: int, B: int, sums: int, held: tuple, weights: tuple, *arguments: Any,
+) -> None:
+    """Run all steps in one launch.
+
+    held: how many values of which size are kept of every row, of each a block's share.
+    weights: how many gates, units and columns each has; a block keeps its share where there is room.
+    """
+    real, groups = arithmetic(dtype), -(-B // ROWS)
+    _, most = limits(cp.cuda.Device().id)
+    arrived = cp.zeros((groups, 32), np.uint32)  # each in a line of memory of its own
+    parts = cp.empty((max(sums, 1), 2, B, blocks), real)
+    each = sum(count * -(-size // blocks) for count, size in held) + CHUNK + THREADS
+    share = sum(gates * -(-units // blocks) * columns for gates, units, columns in weights)
+    room, whole = ROWS * each * real.itemsize, ROWS * each * real.itemsize + share * dtype.itemsize
+    kept = int(whole <= most)
+    given, shared = (arrived, parts, kept, B, *arguments), whole if kept else room
+    cooperative(name, dtype, most)((1, blocks, groups), (THREADS,), given, shared_mem=shared)
 
 
 def product(a: cp.ndarray, b: cp.ndarray, out: cp.ndarray, add: bool = False) -> None:

@@ -133,15 +133,22 @@ def forward(
 
     y_[0] = 0 if initial is None else check("initial.y", initial.y, (B, H))
     z[0] = 0 if initial is None else check("initial.z", initial.z, (B, H))
-    U_y_T = U_y.T
-    U_z_T = U_z.T
-    for t in range(T):
-        # z' = dt * (tanh(W_h @ x + U_y @ y + U_z @ z + b_h) - epsilon * z - gamma * y) + z
-        product(y_[t], U_y_T, U_y_y)
-        product(z[t], U_z_T, U_z_z)
+    blocks = sharing(B, H)
+    if blocks:
+        one_launch(
+            "cornn_forward_2", dtype, blocks, B, 0, ((6, H),), ((1, H, H), (1, H, H)), T, H, tanh_z, b_h, z,
+            y_, U_y, U_z, finished,
+        )
+    else:
+        U_y_T = U_y.T
+        U_z_T = U_z.T
+        for t in range(T):
+            # z' = dt * (tanh(W_h @ x + U_y @ y + U_z @ z + b_h) - epsilon * z - gamma * y) + z
+            product(y_[t], U_y_T, U_y_y)
+            product(z[t], U_z_T, U_z_z)
 
-        # y' = dt * z' + y
-        launch("cornn_forward_1", dtype, B * H, B, t, H, U_y_y, U_z_z, tanh_z, b_h, y_, z, finished)
+            # y' = dt * z' + y
+            launch("cornn_forward_1", dtype, B * H, B, t, H, U_y_y, U_z_z, tanh_z, b_h, y_, z, finished)
 
     y = y_[1:].copy() if finished is None else cp.where(finished, 0, y_[1:]).astype(dtype, copy=False)
     final = States(y_[T].copy(), z[T].copy())
@@ -179,15 +186,22 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_u_z, d_u_y = (cp.empty((B, H), dtype) for _ in range(2))
     d_x = cp.empty((T, B, I), dtype)
     d_W_h, d_U_y, d_U_z, d_b_h = (cp.zeros(shape, dtype) for shape in shapes(I, H))
-    for t in reversed(range(T)):
-        # d_z and d_tanh_z.
-        launch("cornn_backward_1", dtype, B * H, B, t, H, d_y, d_y_2, d_z, tanh_z, d_tanh_z, finished)
+    blocks = sharing(B, H)
+    if blocks:
+        one_launch(
+            "cornn_backward_3", dtype, blocks, B, 0, ((8, H),), ((1, H, H), (1, H, H)), T, H, d_y, tanh_z,
+            d_tanh_z, d_y_2, d_z, U_z, U_y, finished,
+        )
+    else:
+        for t in reversed(range(T)):
+            # d_z and d_tanh_z.
+            launch("cornn_backward_1", dtype, B * H, B, t, H, d_y, d_y_2, d_z, tanh_z, d_tanh_z, finished)
 
-        product(d_tanh_z[t], U_z, d_u_z)  # d_u_z = U_z.T @ d_tanh_z
-        product(d_tanh_z[t], U_y, d_u_y)  # d_u_y = U_y.T @ d_tanh_z
+            product(d_tanh_z[t], U_z, d_u_z)  # d_u_z = U_z.T @ d_tanh_z
+            product(d_tanh_z[t], U_y, d_u_y)  # d_u_y = U_y.T @ d_tanh_z
 
-        # d_y_2 and d_z.
-        launch("cornn_backward_2", dtype, B * H, B, t, H, d_u_y, d_y_2, d_z, d_u_z, finished)
+            # d_y_2 and d_z.
+            launch("cornn_backward_2", dtype, B * H, B, t, H, d_u_y, d_y_2, d_z, d_u_z, finished)
 
     product(d_tanh_z.reshape(T * B, H), W_h, d_x.reshape(T * B, I))  # d_x = W_h.T @ d_tanh_z
 
@@ -195,7 +209,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     product(d_tanh_z.reshape(T * B, H).T, x.reshape(T * B, I), d_W_h)
     product(d_tanh_z.reshape(T * B, H).T, y_[:-1].reshape(T * B, H), d_U_y)
     product(d_tanh_z.reshape(T * B, H).T, z[:-1].reshape(T * B, H), d_U_z)
-    column_sums("cornn_backward_3", dtype, T * B, H, (H, d_tanh_z), (H, d_b_h))
+    column_sums("cornn_backward_4", dtype, T * B, H, (H, d_tanh_z), (H, d_b_h))
 
     return Grads(params=Params(d_W_h, d_U_y, d_U_z, d_b_h), x=d_x, initial=States(d_y_2, d_z))
 
@@ -350,6 +364,63 @@ def launch(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> None:
     """Run a kernel with so many threads, if any."""
     if threads > 0:
         kernel(name, dtype)((-(-threads // 256),), (256,), arguments)
+
+
+# How many blocks share the units of a sequence, where all steps are one launch: 0 to launch each step, None
+# to choose by size.
+BLOCKS = None
+ROWS, CHUNK = 8, 128  # sequences that they take together, and how much of an operand each holds, as in CUDA
+THREADS = 256  # of a block
+
+
+def sharing(B: int, units: int) -> int:
+    """How many blocks share the units; 0 where not all that wait for each other are on the device at once.
+
+    It is 0 too where there is so much to multiply that cuBLAS is worth its launches: that bound is of a model
+    of times (docs/cuda.md), and not measured.
+    """
+    if B == 0:
+        return 0
+    if BLOCKS is not None or B * units > 2**14:
+        return BLOCKS or 0
+    processors, _ = limits(cp.cuda.Device().id)  # each of which holds a block
+    return min(processors // -(-B // ROWS), -(-units // 16))
+
+
+@cache
+def limits(device: int) -> tuple[int, int]:
+    """How many multiprocessors a device has, and how many bytes of shared memory a block may ask for."""
+    told = cp.cuda.Device(device).attributes
+    return told["MultiProcessorCount"], told["MaxSharedMemoryPerBlockOptin"] - 1024
+
+
+@cache
+def cooperative(name: str, dtype: np.dtype, room: int) -> Any:
+    """A kernel whose blocks wait for each other, and may ask for so much shared memory."""
+    options = ("-std=c++17", *ARITHMETIC[dtype.name])
+    found = cp.RawModule(code=SOURCE, options=options, enable_cooperative_groups=True).get_function(name)
+    found.max_dynamic_shared_size_bytes = room
+    return found
+
+
+def one_launch(
+    name: str, dtype: np.dtype, blocks: int, B: int, sums: int, held: tuple, weights: tuple, *arguments: Any,
+) -> None:
+    """Run all steps in one launch.
+
+    held: how many values of which size are kept of every row, of each a block's share.
+    weights: how many gates, units and columns each has; a block keeps its share where there is room.
+    """
+    real, groups = arithmetic(dtype), -(-B // ROWS)
+    _, most = limits(cp.cuda.Device().id)
+    arrived = cp.zeros((groups, 32), np.uint32)  # each in a line of memory of its own
+    parts = cp.empty((max(sums, 1), 2, B, blocks), real)
+    each = sum(count * -(-size // blocks) for count, size in held) + CHUNK + THREADS
+    share = sum(gates * -(-units // blocks) * columns for gates, units, columns in weights)
+    room, whole = ROWS * each * real.itemsize, ROWS * each * real.itemsize + share * dtype.itemsize
+    kept = int(whole <= most)
+    given, shared = (arrived, parts, kept, B, *arguments), whole if kept else room
+    cooperative(name, dtype, most)((1, blocks, groups), (THREADS,), given, shared_mem=shared)
 
 
 def product(a: cp.ndarray, b: cp.ndarray, out: cp.ndarray, add: bool = False) -> None:

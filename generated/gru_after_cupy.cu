@@ -7,6 +7,8 @@
 // Sizes: T steps, B sequences, I input, H hidden.
 // `at` is the row of an array that is kept for every step, `b` that of one that is not. Where a sequence is `over`
 // it keeps its states, and hands their gradients on.
+// A kernel with `arrived` takes all steps: the blocks of a group share the units of ROWS sequences, keep values of
+// the step in shared memory (s_...), and meet before they read what others wrote. Of H units a block has own_H.
 
 #ifdef HALF
 #include <cuda_bf16.h>
@@ -23,6 +25,102 @@ typedef long long Index;  // of an entry of an array, which may have more than 2
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
+
+// How many steps a sequence takes, `first` at least: those before it is over, found by halving.
+__device__ inline Index steps_of(const bool* finished, const Index B, const Index b, Index first, Index T) {
+    while (finished && first < T) {
+        const Index t = (first + T) / 2;
+        if (finished[t * B + b]) T = t;
+        else first = t + 1;
+    }
+    return T;
+}
+
+typedef storage* Exchanged;  // written by one block, read by others
+constexpr Index ROWS = 8;  // of the batch, in a group of blocks
+constexpr Index CHUNK = 128;  // entries of the operand of a product, in shared memory at once
+
+// The blocks of a group wait for each other: what each wrote before, all may read then.
+__device__ inline void meet(unsigned* arrived, unsigned& goal) {
+    goal += gridDim.y;
+    __syncthreads();
+    if (threadIdx.x == 0 && gridDim.y > 1) {
+#if defined(__CUDACC_VER_MAJOR__) && __CUDACC_VER_MAJOR__ * 100 + __CUDACC_VER_MINOR__ < 1208
+        __threadfence();
+        atomicAdd(arrived, 1u);
+        while (int(*(volatile unsigned*)arrived - goal) < 0) {}
+        __threadfence();
+#else
+        __nv_atomic_fetch_add(arrived, 1u, __NV_ATOMIC_RELEASE, __NV_THREAD_SCOPE_DEVICE);
+        while (int(__nv_atomic_load_n(arrived, __NV_ATOMIC_ACQUIRE, __NV_THREAD_SCOPE_DEVICE) - goal) < 0) {}
+#endif
+    }
+    __syncthreads();
+}
+
+// Of so many units how many the block has, which has room for `own`.
+__device__ inline Index units_of(const Index units, const Index own) {
+    const Index left = units - blockIdx.y * own;
+    return left < 0 ? 0 : left < own ? left : own;
+}
+
+// How a block multiplies: the units of each of some gates are columns, and threads share the entries of a column.
+struct Columns {
+    Index gates, units, own;  // units that the block has, and those it has room for
+    Index apart, across, along;  // in the weight: from a gate to the next, a unit, an entry of the operand
+};
+
+// Lay what a block needs of a weight into shared memory, and tell where it is then.
+__device__ inline void keep(const storage*& weight, Columns& by, const Index length, storage*& room) {
+    const Index columns = by.gates * by.units;
+    for (Index j = threadIdx.x; j < columns * length; j += blockDim.x) {
+        const Index c = j % columns, u = j / columns;
+        room[j] = weight[c / by.units * by.apart + c % by.units * by.across + u * by.along];
+    }
+    weight = room;
+    room += by.gates * by.own * length;
+    by.apart = by.units;
+    by.across = 1;
+    by.along = columns;
+}
+
+// out = weight @ operand, or added to it, for the rows of a group; `room` is for CHUNK entries and all threads.
+__device__ inline void product(
+        real* out, const bool add, const storage* operand, const Index pitch, const Index rows,
+        const Index length, const storage* weight, const Columns by, real* room) {
+    real* const parts = room + ROWS * CHUNK;
+    const Index threads = blockDim.x, columns = by.gates * by.units;
+    for (Index first = 0; first < columns; first += threads) {
+        const Index here = columns - first < threads ? columns - first : threads, slices = threads / here;
+        const Index column = first + threadIdx.x % here, slice = threadIdx.x / here;
+        const storage* own = weight + column / by.units * by.apart + column % by.units * by.across;
+        real total[ROWS] = {};
+        for (Index begin = 0; begin < length; begin += CHUNK) {
+            const Index count = length - begin < CHUNK ? length - begin : CHUNK;
+            __syncthreads();
+            for (Index j = threadIdx.x; j < rows * count; j += threads) {
+                const storage entry = __ldcg(operand + j / count * pitch + begin + j % count);
+                room[j / count * CHUNK + j % count] = entry;
+            }
+            __syncthreads();
+            for (Index u = slice; slice < slices && u < count; u += slices) {
+                const real each = own[(begin + u) * by.along];
+                #pragma unroll
+                for (Index r = 0; r < ROWS; r++) total[r] += each * room[r * CHUNK + u];
+            }
+        }
+        #pragma unroll
+        for (Index r = 0; r < ROWS; r++) parts[r * threads + threadIdx.x] = total[r];
+        __syncthreads();
+        for (Index j = threadIdx.x; j < here * rows; j += threads) {
+            const Index r = j / here, c = first + j % here;
+            real& sum = out[(c / by.units * ROWS + r) * by.own + c % by.units];
+            if (!add) sum = 0;
+            for (Index n = 0; n < slices; n++) sum += parts[r * threads + n * here + j % here];
+        }
+    }
+    __syncthreads();
+}
 
 // The sum of every 8th row of a column, for each of 8 threads: the first from row 0 on, the next from row 1.
 template <class Entry>
@@ -76,6 +174,103 @@ extern "C" __global__ void gru_after_forward_1(
     h[(at + B) * H + k] = over ? h_ : h_ * z + (1 - z) * n;  // h_next
 }
 
+// All steps in one launch: blocks share the units, and meet before products and sums.
+extern "C" __global__ void gru_after_forward_2(
+        unsigned* arrived, real* parts, const Index kept, const Index B, const Index T, const Index H,
+        Exchanged gates, Read b_, Read c, Exchanged v_n, Exchanged h, Read U,
+        const bool* __restrict__ finished) {
+    extern __shared__ real shared[];
+    const Index row = blockIdx.z * ROWS, rows = B - row < ROWS ? B - row : ROWS;
+    const Index own_H = (H + gridDim.y - 1) / gridDim.y;
+    arrived += blockIdx.z * 32;
+    unsigned goal = 0;
+
+    real* room = shared;  // of products
+    real* next = room + ROWS * (CHUNK + blockDim.x);
+    real* const s_h = next;
+    next += ROWS * own_H;
+    real* const s_U_z_h = next;
+    next += ROWS * own_H;
+    real* const s_U_r_h = next;
+    next += ROWS * own_H;
+    real* const s_U_h_h = next;
+    next += ROWS * own_H;
+    real* const s_h_next = next;
+    next += ROWS * own_H;
+    __shared__ Index ends[ROWS];
+    if (threadIdx.x < rows) ends[threadIdx.x] = steps_of(finished, B, row + threadIdx.x, 0, T);
+    __syncthreads();
+    Index last = 0;
+    for (Index r = 0; r < rows; r++) last = ends[r] > last ? ends[r] : last;
+    storage* weights = (storage*)next;
+    const storage* weight_1 = U + blockIdx.y * own_H * H;
+    Columns by_1{3, units_of(H, own_H), own_H, H * H, H, 1};
+    if (kept) keep(weight_1, by_1, H, weights);
+    __syncthreads();
+
+    {
+        const Index t = 0;
+        for (Index j = threadIdx.x; j < rows * own_H; j += blockDim.x) {
+            const Index r = j / own_H, q = j % own_H, k = blockIdx.y * own_H + q, b = row + r, at = t * B + b;
+            if (k >= H) continue;
+            s_h[r * own_H + q] = h[at * H + k];
+        }
+    }
+    __syncthreads();
+    for (Index t = 0; t < last; t++) {
+        meet(arrived, goal);
+        product(s_U_z_h, false, h + (t * B + row) * H, H, rows, H, weight_1, by_1, room);
+        for (Index j = threadIdx.x; j < rows * own_H; j += blockDim.x) {
+            const Index r = j / own_H, q = j % own_H, k = blockIdx.y * own_H + q, b = row + r, at = t * B + b;
+            if (k >= H) continue;
+            const bool over = t >= ends[r];
+            const real U_z_h = s_U_z_h[r * own_H + q];
+            const real W_z_x = gates[at * (3 * H) + k];
+            const real b_z = b_[k];
+            const real c_z = c[k];
+            const real U_r_h = s_U_r_h[r * own_H + q];
+            const real W_r_x = gates[at * (3 * H) + H + k];
+            const real b_r = b_[H + k];
+            const real c_r = c[H + k];
+            const real U_h_h = s_U_h_h[r * own_H + q];
+            const real c_h = c[2 * H + k];
+            const real W_h_x = gates[at * (3 * H) + 2 * H + k];
+            const real b_h = b_[2 * H + k];
+            const real h_ = s_h[r * own_H + q];
+            const real z = sigmoid(U_z_h + W_z_x + b_z + c_z);
+            const real r_ = sigmoid(U_r_h + W_r_x + b_r + c_r);
+            const real v_n_ = U_h_h + c_h;
+            const real n = tanh(W_h_x + b_h + r_ * v_n_);
+            const real h_next = h_ * z + (1 - z) * n;
+            gates[at * (3 * H) + k] = over ? 0 : z;
+            gates[at * (3 * H) + H + k] = over ? 0 : r_;
+            v_n[at * H + k] = over ? 0 : v_n_;
+            gates[at * (3 * H) + 2 * H + k] = over ? 0 : n;
+            s_h_next[r * own_H + q] = h_next;
+            h[(at + B) * H + k] = over ? s_h[r * own_H + q] : h_next;
+        }
+        __syncthreads();
+        for (Index j = threadIdx.x; j < rows * own_H; j += blockDim.x) {
+            const Index r = j / own_H, q = j % own_H, k = blockIdx.y * own_H + q;
+            if (k >= H) continue;
+            const bool over = t >= ends[r];
+            if (!over) s_h[r * own_H + q] = s_h_next[r * own_H + q];
+        }
+        __syncthreads();
+    }
+    for (Index t = last; t < T; t++) {
+        for (Index j = threadIdx.x; j < rows * own_H; j += blockDim.x) {
+            const Index r = j / own_H, q = j % own_H, k = blockIdx.y * own_H + q, b = row + r, at = t * B + b;
+            if (k >= H) continue;
+            gates[at * (3 * H) + k] = 0;
+            gates[at * (3 * H) + H + k] = 0;
+            v_n[at * H + k] = 0;
+            gates[at * (3 * H) + 2 * H + k] = 0;
+            h[(at + B) * H + k] = s_h[r * own_H + q];
+        }
+    }
+}
+
 // Computes d_h_next, d_z, d_n, d_v_n and d_r.
 extern "C" __global__ void gru_after_backward_1(
         const Index B, const Index t, const Index H, Write d_h, Read d_y, Read gates, Read v_n, Read h,
@@ -117,8 +312,109 @@ extern "C" __global__ void gru_after_backward_2(
     if (!over) d_h[b * H + k] = d_h_next * z + d_u_h_;
 }
 
+// All steps in one launch: blocks share the units, and meet before products and sums.
+extern "C" __global__ void gru_after_backward_3(
+        unsigned* arrived, real* parts, const Index kept, const Index B, const Index T, const Index H,
+        Read d_y, Read gates, Read v_n, Read h, Exchanged d_gates, Exchanged d_h, Read U,
+        const bool* __restrict__ finished) {
+    extern __shared__ real shared[];
+    const Index row = blockIdx.z * ROWS, rows = B - row < ROWS ? B - row : ROWS;
+    const Index own_H = (H + gridDim.y - 1) / gridDim.y;
+    arrived += blockIdx.z * 32;
+    unsigned goal = 0;
+
+    real* room = shared;  // of products
+    real* next = room + ROWS * (CHUNK + blockDim.x);
+    real* const s_d_h_later = next;
+    next += ROWS * own_H;
+    real* const s_d_h_next = next;
+    next += ROWS * own_H;
+    real* const s_d_u_h = next;
+    next += ROWS * own_H;
+    real* const s_d_h = next;
+    next += ROWS * own_H;
+    __shared__ Index ends[ROWS];
+    if (threadIdx.x < rows) ends[threadIdx.x] = steps_of(finished, B, row + threadIdx.x, 0, T);
+    __syncthreads();
+    Index last = 0;
+    for (Index r = 0; r < rows; r++) last = ends[r] > last ? ends[r] : last;
+    storage* weights = (storage*)next;
+    const storage* weight_1 = U + 2 * H * H + blockIdx.y * own_H;
+    Columns by_1{1, units_of(H, own_H), own_H, H * H, 1, H};
+    const storage* weight_2 = U + blockIdx.y * own_H;
+    Columns by_2{1, units_of(H, own_H), own_H, H * H, 1, H};
+    if (kept) keep(weight_1, by_1, H, weights);
+    if (kept) keep(weight_2, by_2, 2 * H, weights);
+    __syncthreads();
+
+    for (Index j = threadIdx.x; j < rows * own_H; j += blockDim.x) {
+        const Index r = j / own_H, q = j % own_H, k = blockIdx.y * own_H + q, b = row + r;
+        if (k >= H) continue;
+        s_d_h_later[r * own_H + q] = d_h[b * H + k];
+    }
+    __syncthreads();
+    for (Index t = last; t < T; t++) {
+        for (Index j = threadIdx.x; j < rows * own_H; j += blockDim.x) {
+            const Index r = j / own_H, q = j % own_H, k = blockIdx.y * own_H + q, b = row + r, at = t * B + b;
+            if (k >= H) continue;
+            d_gates[at * (4 * H) + 3 * H + k] = 0;
+            d_gates[at * (4 * H) + k] = 0;
+            d_gates[at * (4 * H) + 2 * H + k] = 0;
+            d_gates[at * (4 * H) + H + k] = 0;
+        }
+    }
+    for (Index t = last - 1; t >= 0; t--) {
+        for (Index j = threadIdx.x; j < rows * own_H; j += blockDim.x) {
+            const Index r = j / own_H, q = j % own_H, k = blockIdx.y * own_H + q, b = row + r, at = t * B + b;
+            if (k >= H) continue;
+            const bool over = t >= ends[r];
+            const real d_h_later = s_d_h_later[r * own_H + q];
+            const real d_y_ = d_y[at * H + k];
+            const real z = gates[at * (3 * H) + k];
+            const real n = gates[at * (3 * H) + 2 * H + k];
+            const real r_ = gates[at * (3 * H) + H + k];
+            const real v_n_ = v_n[at * H + k];
+            const real h_ = h[at * H + k];
+            const real d_h_next = d_h_later + d_y_;
+            const real not_z = 1 - z;
+            const real d_n = d_h_next * (1 - square(n)) * not_z;
+            s_d_h_next[r * own_H + q] = d_h_next;
+            d_gates[at * (4 * H) + 3 * H + k] = over ? 0 : d_n;
+            d_gates[at * (4 * H) + k] = over ? 0 : d_n * r_;  // d_v_n
+            d_gates[at * (4 * H) + 2 * H + k] = over ? 0 : d_n * (1 - r_) * r_ * v_n_;  // d_r
+            d_gates[at * (4 * H) + H + k] = over ? 0 : d_h_next * z * not_z * (h_ - n);  // d_z
+        }
+        __syncthreads();
+        meet(arrived, goal);
+        product(s_d_u_h, false, d_gates + (t * B + row) * (4 * H), 4 * H, rows, H, weight_1, by_1, room);
+        product(s_d_u_h, true, d_gates + (t * B + row) * (4 * H) + H, 4 * H, rows, 2 * H, weight_2, by_2,
+            room);
+        for (Index j = threadIdx.x; j < rows * own_H; j += blockDim.x) {
+            const Index r = j / own_H, q = j % own_H, k = blockIdx.y * own_H + q, b = row + r, at = t * B + b;
+            if (k >= H) continue;
+            const real d_h_next = s_d_h_next[r * own_H + q];
+            const real d_u_h = s_d_u_h[r * own_H + q];
+            const real z = gates[at * (3 * H) + k];
+            s_d_h[r * own_H + q] = d_h_next * z + d_u_h;  // d_h
+        }
+        __syncthreads();
+        for (Index j = threadIdx.x; j < rows * own_H; j += blockDim.x) {
+            const Index r = j / own_H, q = j % own_H, k = blockIdx.y * own_H + q;
+            if (k >= H) continue;
+            const bool over = t >= ends[r];
+            if (!over) s_d_h_later[r * own_H + q] = s_d_h[r * own_H + q];
+        }
+        __syncthreads();
+    }
+    for (Index j = threadIdx.x; j < rows * own_H; j += blockDim.x) {
+        const Index r = j / own_H, q = j % own_H, k = blockIdx.y * own_H + q, b = row + r;
+        if (k >= H) continue;
+        d_h[b * H + k] = s_d_h_later[r * own_H + q];
+    }
+}
+
 // The sums of d_z, d_r, d_n and d_v_n over 256 rows each.
-extern "C" __global__ void gru_after_backward_3_parts(
+extern "C" __global__ void gru_after_backward_4_parts(
         const Index rows, WriteReal parts, const Index H, Read d_gates) {
     const Index k = (Index)blockIdx.y * 32 + threadIdx.x, first = (Index)blockIdx.x * 256;
     const Index count = rows - first < 256 ? rows - first : 256;
@@ -131,7 +427,7 @@ extern "C" __global__ void gru_after_backward_3_parts(
 }
 
 // The sums of d_z, d_r, d_n and d_v_n over all rows, from those over 256.
-extern "C" __global__ void gru_after_backward_3(
+extern "C" __global__ void gru_after_backward_4(
         const Index count, ReadReal parts, const Index H, Write d_b, Write d_c) {
     const Index k = (Index)blockIdx.x * 32 + threadIdx.x;
 

@@ -136,19 +136,26 @@ def forward(
     product(x.reshape(T * B, I), W_h.T, n.reshape(T * B, H))
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
-    U_T = U.T
-    U_h_T = U_h.T
-    for t in range(T):
-        # z = sigmoid(U_z @ h + b_z)
-        # r = sigmoid(U_r @ h + b_r)
-        product(h[t], U_T, gates[t])
+    blocks = sharing(B, H)
+    if blocks:
+        one_launch(
+            "gru_type1_forward_3", dtype, blocks, B, 0, ((6, H),), ((2, H, H), (1, H, H)), T, H, b, n, gates,
+            hr, h, U, U_h, finished,
+        )
+    else:
+        U_T = U.T
+        U_h_T = U_h.T
+        for t in range(T):
+            # z = sigmoid(U_z @ h + b_z)
+            # r = sigmoid(U_r @ h + b_r)
+            product(h[t], U_T, gates[t])
 
-        # n = tanh(W_h @ x + U_h @ (r * h) + b_h)
-        launch("gru_type1_forward_1", dtype, B * H, B, t, H, gates, b, h, hr)
-        product(hr[t], U_h_T, U_h_hr)
+            # n = tanh(W_h @ x + U_h @ (r * h) + b_h)
+            launch("gru_type1_forward_1", dtype, B * H, B, t, H, gates, b, h, hr)
+            product(hr[t], U_h_T, U_h_hr)
 
-        # h' = (1 - z) * h + z * n
-        launch("gru_type1_forward_2", dtype, B * H, B, t, H, U_h_hr, n, b, h, gates, finished)
+            # h' = (1 - z) * h + z * n
+            launch("gru_type1_forward_2", dtype, B * H, B, t, H, U_h_hr, n, b, h, gates, finished)
 
     y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:]).astype(dtype, copy=False)
     final = States(h[T].copy())
@@ -185,19 +192,26 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_hr, d_u_h = (cp.empty((B, H), dtype) for _ in range(2))
     d_x = cp.empty((T, B, I), dtype)
     d_W_h, d_U, d_U_h, d_b = (cp.zeros(shape, dtype) for shape in shapes(I, H))
-    for t in reversed(range(T)):
-        # d_n = d_h * (1 - n**2) * z
-        launch("gru_type1_backward_1", dtype, B * H, B, t, H, d_h, d_y, n, gates, d_n, finished)
+    blocks = sharing(B, H)
+    if blocks:
+        one_launch(
+            "gru_type1_backward_4", dtype, blocks, B, 0, ((5, H),), ((1, H, H), (1, H, 2 * H)), T, H, d_y, n,
+            gates, h, d_n, d_gates, d_h, U_h, U, finished,
+        )
+    else:
+        for t in reversed(range(T)):
+            # d_n = d_h * (1 - n**2) * z
+            launch("gru_type1_backward_1", dtype, B * H, B, t, H, d_h, d_y, n, gates, d_n, finished)
 
-        product(d_n[t], U_h, d_hr)  # d_hr = U_h.T @ d_n
+            product(d_n[t], U_h, d_hr)  # d_hr = U_h.T @ d_n
 
-        # d_r and d_z.
-        launch("gru_type1_backward_2", dtype, B * H, B, t, H, d_hr, h, gates, d_h, n, d_gates, finished)
+            # d_r and d_z.
+            launch("gru_type1_backward_2", dtype, B * H, B, t, H, d_hr, h, gates, d_h, n, d_gates, finished)
 
-        product(d_gates[t], U, d_u_h)  # d_u_h = U_z.T @ d_z + U_r.T @ d_r
+            product(d_gates[t], U, d_u_h)  # d_u_h = U_z.T @ d_z + U_r.T @ d_r
 
-        # d_h = d_h * (1 - z) + d_hr * r + d_u_h
-        launch("gru_type1_backward_3", dtype, B * H, B, t, H, d_h, d_hr, d_u_h, gates, finished)
+            # d_h = d_h * (1 - z) + d_hr * r + d_u_h
+            launch("gru_type1_backward_3", dtype, B * H, B, t, H, d_h, d_hr, d_u_h, gates, finished)
 
     product(d_n.reshape(T * B, H), W_h, d_x.reshape(T * B, I))  # d_x = W_h.T @ d_n
 
@@ -205,7 +219,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     product(d_n.reshape(T * B, H).T, x.reshape(T * B, I), d_W_h)
     product(d_gates.reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H), d_U)
     product(d_n.reshape(T * B, H).T, hr.reshape(T * B, H), d_U_h)
-    column_sums("gru_type1_backward_4", dtype, T * B, 3 * H, (H, d_gates, d_n), (H, d_b))
+    column_sums("gru_type1_backward_5", dtype, T * B, 3 * H, (H, d_gates, d_n), (H, d_b))
 
     return Grads(params=Params(d_W_h, d_U, d_U_h, d_b), x=d_x, initial=States(d_h))
 
@@ -370,6 +384,63 @@ def launch(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> None:
     """Run a kernel with so many threads, if any."""
     if threads > 0:
         kernel(name, dtype)((-(-threads // 256),), (256,), arguments)
+
+
+# How many blocks share the units of a sequence, where all steps are one launch: 0 to launch each step, None
+# to choose by size.
+BLOCKS = None
+ROWS, CHUNK = 8, 128  # sequences that they take together, and how much of an operand each holds, as in CUDA
+THREADS = 256  # of a block
+
+
+def sharing(B: int, units: int) -> int:
+    """How many blocks share the units; 0 where not all that wait for each other are on the device at once.
+
+    It is 0 too where there is so much to multiply that cuBLAS is worth its launches: that bound is of a model
+    of times (docs/cuda.md), and not measured.
+    """
+    if B == 0:
+        return 0
+    if BLOCKS is not None or B * units > 2**14:
+        return BLOCKS or 0
+    processors, _ = limits(cp.cuda.Device().id)  # each of which holds a block
+    return min(processors // -(-B // ROWS), -(-units // 16))
+
+
+@cache
+def limits(device: int) -> tuple[int, int]:
+    """How many multiprocessors a device has, and how many bytes of shared memory a block may ask for."""
+    told = cp.cuda.Device(device).attributes
+    return told["MultiProcessorCount"], told["MaxSharedMemoryPerBlockOptin"] - 1024
+
+
+@cache
+def cooperative(name: str, dtype: np.dtype, room: int) -> Any:
+    """A kernel whose blocks wait for each other, and may ask for so much shared memory."""
+    options = ("-std=c++17", *ARITHMETIC[dtype.name])
+    found = cp.RawModule(code=SOURCE, options=options, enable_cooperative_groups=True).get_function(name)
+    found.max_dynamic_shared_size_bytes = room
+    return found
+
+
+def one_launch(
+    name: str, dtype: np.dtype, blocks: int, B: int, sums: int, held: tuple, weights: tuple, *arguments: Any,
+) -> None:
+    """Run all steps in one launch.
+
+    held: how many values of which size are kept of every row, of each a block's share.
+    weights: how many gates, units and columns each has; a block keeps its share where there is room.
+    """
+    real, groups = arithmetic(dtype), -(-B // ROWS)
+    _, most = limits(cp.cuda.Device().id)
+    arrived = cp.zeros((groups, 32), np.uint32)  # each in a line of memory of its own
+    parts = cp.empty((max(sums, 1), 2, B, blocks), real)
+    each = sum(count * -(-size // blocks) for count, size in held) + CHUNK + THREADS
+    share = sum(gates * -(-units // blocks) * columns for gates, units, columns in weights)
+    room, whole = ROWS * each * real.itemsize, ROWS * each * real.itemsize + share * dtype.itemsize
+    kept = int(whole <= most)
+    given, shared = (arrived, parts, kept, B, *arguments), whole if kept else room
+    cooperative(name, dtype, most)((1, blocks, groups), (THREADS,), given, shared_mem=shared)
 
 
 def product(a: cp.ndarray, b: cp.ndarray, out: cp.ndarray, add: bool = False) -> None:

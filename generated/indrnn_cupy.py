@@ -123,9 +123,9 @@ def forward(
     product(x.reshape(T * B, I), W_h.T, W_h_x.reshape(T * B, H))
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
-    for t in range(T):
-        # h' = relu(W_h @ x + u * h + b_h)
-        launch("indrnn_forward_1", dtype, B * H, B, t, H, W_h_x, b_h, h, u, finished)
+
+    # h' = relu(W_h @ x + u * h + b_h)
+    through_time("indrnn_forward_1", dtype, B * H, B, T, H, W_h_x, b_h, h, u, finished)
 
     y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:]).astype(dtype, copy=False)
     final = States(h[T].copy())
@@ -158,18 +158,19 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"d_final is {type_of(d_final)}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
     d_a_h = cp.empty((T, B, H), dtype)
-    g_u = cp.empty((T, B, H), arithmetic(dtype))
     d_x = cp.empty((T, B, I), dtype)
+    totals = cp.empty((B, 2 * H), arithmetic(dtype))  # total_d_a_h, total_g_u
     d_W_h, d_b_h, d_u = (cp.zeros(shape, dtype) for shape in shapes(I, H))
-    for t in reversed(range(T)):
-        # d_a_h, g_u and d_h.
-        launch("indrnn_backward_1", dtype, B * H, B, t, H, d_h, d_y, h, u, d_a_h, g_u, finished)
+
+    # d_a_h = step(h_next) * (d_h + d_y)
+    # d_h = d_a_h * u
+    through_time("indrnn_backward_1", dtype, B * H, B, T, H, d_h, d_y, h, u, d_a_h, totals, finished)
 
     product(d_a_h.reshape(T * B, H), W_h, d_x.reshape(T * B, I))  # d_x = W_h.T @ d_a_h
 
     # The gradients of the parameters: all steps in one product each.
     product(d_a_h.reshape(T * B, H).T, x.reshape(T * B, I), d_W_h)
-    column_sums("indrnn_backward_2", dtype, T * B, 2 * H, (H, d_a_h, g_u), (H, d_b_h, d_u))
+    column_sums("indrnn_backward_2", dtype, B, 2 * H, (H, totals), (H, d_b_h, d_u))
 
     return Grads(params=Params(d_W_h, d_b_h, d_u), x=d_x, initial=States(d_h))
 
@@ -323,6 +324,12 @@ def launch(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> None:
     """Run a kernel with so many threads, if any."""
     if threads > 0:
         kernel(name, dtype)((-(-threads // 256),), (256,), arguments)
+
+
+def through_time(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> None:
+    """Run a kernel that takes all steps, if any threads do: in small blocks, for all multiprocessors."""
+    if threads > 0:
+        kernel(name, dtype)((-(-threads // 64),), (64,), arguments)
 
 
 def product(a: cp.ndarray, b: cp.ndarray, out: cp.ndarray, add: bool = False) -> None:

@@ -131,12 +131,12 @@ def forward(
     product(x.reshape(T * B, I), W.T, gates.reshape(T * B, 3 * H))
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
-    for t in range(T):
-        # r = sigmoid(W_r @ x + u_r * h + b_r)
-        # z = sigmoid(W_z @ x + u_z * h + b_z)
-        # n = tanh(W_h @ x + u_h * r * h + b_h)
-        # h' = (1 - z) * n + z * h
-        launch("indygru_forward_1", dtype, B * H, B, t, H, gates, b, h, u, finished)
+
+    # r = sigmoid(W_r @ x + u_r * h + b_r)
+    # z = sigmoid(W_z @ x + u_z * h + b_z)
+    # n = tanh(W_h @ x + u_h * r * h + b_h)
+    # h' = (1 - z) * n + z * h
+    through_time("indygru_forward_1", dtype, B * H, B, T, H, gates, b, h, u, finished)
 
     y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:]).astype(dtype, copy=False)
     final = States(h[T].copy())
@@ -169,21 +169,25 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"d_final is {type_of(d_final)}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
     d_gates = cp.empty((T, B, 3 * H), dtype)  # d_r, d_z, d_n
-    d_gates_2 = cp.empty((T, B, 3 * H), arithmetic(dtype))  # g_u_r, g_u_z, g_u_h
     d_x = cp.empty((T, B, I), dtype)
+    # total_d_r, total_d_z, total_d_n, total_g_u_r, total_g_u_z, total_g_u_h
+    totals = cp.empty((B, 6 * H), arithmetic(dtype))
     d_W, d_b, d_u = (cp.zeros(shape, dtype) for shape in shapes(I, H))
-    for t in reversed(range(T)):
-        # d_z, d_n, g_u_h, g_u_z, d_r, g_u_r and d_h.
-        launch(
-            "indygru_backward_1", dtype, B * H, B, t, H, d_h, d_y, gates, h, u, d_gates, d_gates_2, finished,
-        )
+
+    # d_n = (1 - n**2) * (1 - z) * (d_h + d_y)
+    # d_z = (1 - z) * z * (d_h + d_y) * (h - n)
+    # d_r = d_n * h * (1 - r) * r * u_h
+    # d_h = d_n * r * u_h + d_r * u_r + d_z * u_z + z * (d_h + d_y)
+    through_time(
+        "indygru_backward_1", dtype, B * H, B, T, H, d_h, d_y, gates, h, u, d_gates, totals, finished,
+    )
 
     # d_x = W_r.T @ d_r + W_z.T @ d_z + W_h.T @ d_n
     product(d_gates.reshape(T * B, 3 * H), W, d_x.reshape(T * B, I))
 
     # The gradients of the parameters: all steps in one product each.
     product(d_gates.reshape(T * B, 3 * H).T, x.reshape(T * B, I), d_W)
-    column_sums("indygru_backward_2", dtype, T * B, 6 * H, (H, d_gates, d_gates_2), (H, d_b, d_u))
+    column_sums("indygru_backward_2", dtype, B, 6 * H, (H, totals), (H, d_b, d_u))
 
     return Grads(params=Params(d_W, d_b, d_u), x=d_x, initial=States(d_h))
 
@@ -348,6 +352,12 @@ def launch(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> None:
     """Run a kernel with so many threads, if any."""
     if threads > 0:
         kernel(name, dtype)((-(-threads // 256),), (256,), arguments)
+
+
+def through_time(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> None:
+    """Run a kernel that takes all steps, if any threads do: in small blocks, for all multiprocessors."""
+    if threads > 0:
+        kernel(name, dtype)((-(-threads // 64),), (64,), arguments)
 
 
 def product(a: cp.ndarray, b: cp.ndarray, out: cp.ndarray, add: bool = False) -> None:

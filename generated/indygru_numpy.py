@@ -61,6 +61,7 @@ class Tape(NamedTuple):
     gates: np.ndarray  # (T, 3, B, H)  r, z, n
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
     given: bool  # whether the caller gave the initial states
+    iterations: int  # of Newton's method; 0 where all steps went one by one
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -100,6 +101,7 @@ def unpack(params: Params) -> dict[str, np.ndarray]:
 @np.errstate(all="ignore")  # what is not finite is a result, not a warning
 def forward(
     params: Params, x: np.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
+    parallel: bool = False,
 ) -> tuple[np.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
@@ -107,6 +109,7 @@ def forward(
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
     tape: True to save what `backward` reads; False or None for nothing; an earlier tape, which is void then.
+    parallel: True to find the states of all steps at once (see `newton`); where it fails, one by one.
 
     Raises ValueError and TypeError that name the argument.
     """
@@ -119,7 +122,7 @@ def forward(
     finished = None if lengths is None else over(lengths, T, B)
     steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
     if (tape is False or tape is None) and T > steps:
-        return in_parts(params, x, initial, lengths, steps, np.empty((T, B, H), dtype))
+        return in_parts(params, x, initial, lengths, steps, np.empty((T, B, H), dtype), parallel=parallel)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
 
@@ -131,13 +134,17 @@ def forward(
     gates += b.reshape(3, 1, H)
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
+    done, iterations = 0, 0
+    if parallel and B and dtype != np.complex128:
+        iterations, done = newton(params, finished, h, gates)
     half = np.array(0.5, dtype)
     s = np.empty((2, B, H), dtype)
     s_2 = np.empty((B, H), dtype)
     u_rz, u_h = np.tile(u[: 2 * H].reshape(2, 1, H), (B, 1)), np.tile(u[2 * H :], (B, 1))
     ends = [None] * T if finished is None else finished
     for h_t, rz, r, n, h_next, z, finished_t in zip(
-        h[:-1], gates[:, :2], gates[:, 0], gates[:, 2], h[1:], gates[:, 1], ends, strict=True
+        h[done:-1], gates[done:, :2], gates[done:, 0], gates[done:, 2], h[done + 1 :], gates[done:, 1],
+        ends[done:], strict=True
     ):
         # r = sigmoid(W_r @ x + u_r * h + b_r)
         # z = sigmoid(W_z @ x + u_z * h + b_z)
@@ -161,18 +168,174 @@ def forward(
 
     y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    return y, final, Tape(x, h, gates, finished, initial is not None) if tape else None
+    return y, final, Tape(x, h, gates, finished, initial is not None, iterations) if tape else None
 
 
-def in_parts(params, x, initial, lengths, steps, y):
+def in_parts(params, x, initial, lengths, steps, y, parallel=False):
     """`forward` without a tape into y: `steps` at a time, in memory that does not grow with T."""
     tape = True
     for t in range(0, len(x), steps):
         now = slice(t, t + steps)
         rest = None if lengths is None else np.clip(np.subtract(lengths, t, dtype=int), 0, len(x[now]))
         tape = tape if len(x[now]) == steps else True
-        y[now], initial, tape = forward(params, x[now], initial=initial, lengths=rest, tape=tape)
+        y[now], initial, tape = forward(
+            params, x[now], initial=initial, lengths=rest, tape=tape, parallel=parallel,
+        )
     return y, initial, None
+
+
+def newton(params, finished, h, gates):
+    """Find the states of all steps at once; return how many iterations that took and how many steps it did.
+
+    The steps are cut into stretches of `count` steps, which run side by side. Newton's method finds where
+    these begin: an iteration runs all of them from the states at hand, together with the derivatives of their
+    last states by their first ones. The changes by which each stretch begins where the one before it ends
+    are, to first order, a linear recurrence along the stretches. At first the states at hand are those before
+    the first step.
+
+    They are found where none changes by more than 1e-10, with float32 1e-5, or by that part of the largest if
+    that is above 1. After 16 iterations, or if something is not finite, all steps are left to the loop.
+
+    With a count of 1 this is what Lim et al. 2024, arXiv:2309.12252, and ParaRNN, Danieli et al. 2025,
+    arXiv:2510.21450, do; in longer stretches it takes less memory and fewer iterations (multiple shooting).
+    """
+    T, entries = len(h) - 1, h[0].size
+    stretches = min(int(T**0.5), max(2, 2**14 // entries))  # so few that their arrays stay in the cache
+    if stretches < 2:
+        return 0, 0
+    count = T // stretches
+    done = stretches * count
+    starts, stops = slice(0, done, count), slice(count, done + 1, count)  # of stretches, among the states
+    h[stops] = h[0]
+    steps = by_stretch(stretches, count, finished, gates)
+    tolerance = 1e-5 if h.dtype == np.float32 else 1e-10
+    iterations, change = 0, np.inf
+    while change > tolerance and iterations < 16:  # NaN is not
+        change = iterated(params, h, starts, stops, steps)
+        iterations += 1
+    if not change <= tolerance:
+        return 0, 0
+    steps = by_stretch(stretches, count, finished, h[:-1], h[1:], gates)
+    every_step(params, steps)
+    return iterations, done
+
+
+def iterated(params, h, starts, stops, steps):
+    """One iteration; return the largest change of a state, as part of the largest one if that is above 1."""
+    h_next, h_by_h = linearized(params, h[starts], steps)
+    h_next -= h[stops]
+    for k in range(1, len(h_next)):
+        h_next[k] += h_by_h[k] * h_next[k - 1]
+    h[stops] += h_next
+    return largest(h_next) / np.maximum(1, largest(h[stops]))
+
+
+def linearized(params, h, steps):
+    """Run all stretches from their first states; return the last ones, and their derivatives by the first."""
+    _, H = measure(params)
+    stretches, B, dtype = len(h), h.shape[1], h.dtype
+    _, _, u = params
+    r, z, n, h_by_h_now, h_next, h_by_h_next = (np.empty((stretches, B, H), dtype) for _ in range(6))
+    h = h.copy()
+    h_by_h = np.ones_like(h)
+    s = np.empty((stretches, 2, B, H), dtype)
+    s_2, s_3, s_4 = (np.empty((stretches, B, H), dtype) for _ in range(3))
+    u_h = u[2 * H :]
+    for gates, finished_t in zip(*steps, strict=True):
+        # r = sigmoid(W_r @ x + u_r * h + b_r)
+        # z = sigmoid(W_z @ x + u_z * h + b_z)
+        np.multiply(h[:, None], u[: 2 * H].reshape(2, 1, H), out=s)
+        s += gates[:, :2]
+        sigmoid(s[:, 0], 0.5, out=r)
+        sigmoid(s[:, 1], 0.5, out=z)
+
+        # n = tanh(W_h @ x + u_h * r * h + b_h)
+        np.multiply(h, r, out=s_2)
+        s_2 *= u_h
+        s_2 += gates[:, 2]
+        np.tanh(s_2, out=n)
+
+        # h' = (1 - z) * n + z * h
+        np.subtract(1, z, out=s_2)
+        np.multiply(h, z, out=h_next)
+        np.multiply(n, s_2, out=s_3)
+        h_next += s_3
+
+        # h_by_h_now = (1 - z) * (1 - n**2) * (h * u_h * u_r * (1 - r) * r + u_h * r) + u_z * (1 - z)
+        #     * z * (h - n) + z
+        np.subtract(1, r, out=s_3)
+        s_3 *= h
+        s_3 *= r
+        s_3 *= u_h
+        s_3 *= u[:H]
+        np.multiply(r, u_h, out=s_4)
+        s_3 += s_4
+        np.multiply(n, n, out=h_by_h_now)
+        np.subtract(1, h_by_h_now, out=h_by_h_now)
+        h_by_h_now *= s_3
+        h_by_h_now *= s_2
+        np.subtract(h, n, out=s_4)
+        s_4 *= s_2
+        s_4 *= u[H : 2 * H]
+        s_4 *= z
+        h_by_h_now += s_4
+        h_by_h_now += z
+
+        np.multiply(h_by_h, h_by_h_now, out=h_by_h_next)  # h_by_h_next = h_by_h * h_by_h_now
+
+        if finished_t is not None:
+            np.copyto(h_next, h, where=finished_t)
+            np.copyto(h_by_h_next, h_by_h, where=finished_t)
+        h, h_next = h_next, h
+        h_by_h, h_by_h_next = h_by_h_next, h_by_h
+    return h, h_by_h
+
+
+def every_step(params, steps):
+    """Take the steps of all stretches as the loop does, for what it leaves behind."""
+    _, H = measure(params)
+    stretches, B, dtype = steps[0].shape[1], steps[0].shape[2], steps[0].dtype
+    _, _, u = params
+    s = np.empty((stretches, 2, B, H), dtype)
+    s_2 = np.empty((stretches, B, H), dtype)
+    for h, h_next, gates, finished_t in zip(*steps, strict=True):
+        rz_all, n_all = gates[:, :2], gates[:, 2]
+
+        # r = sigmoid(W_r @ x + u_r * h + b_r)
+        # z = sigmoid(W_z @ x + u_z * h + b_z)
+        np.multiply(h[:, None], u[: 2 * H].reshape(2, 1, H), out=s)
+        rz_all += s
+        sigmoid(rz_all, 0.5, out=rz_all)
+
+        # n = tanh(W_h @ x + u_h * r * h + b_h)
+        np.multiply(h, gates[:, 0], out=s_2)
+        s_2 *= u[2 * H :]
+        n_all += s_2
+        np.tanh(n_all, out=n_all)
+
+        # h' = (1 - z) * n + z * h
+        np.subtract(h, n_all, out=h_next)
+        h_next *= gates[:, 1]
+        h_next += n_all
+
+        if finished_t is not None:
+            np.copyto(h_next, h, where=finished_t)
+
+
+def by_stretch(stretches: int, count: int, finished: Any, *arrays: np.ndarray) -> list[Any]:
+    """Views of arrays, (T, ...), that have a step of all stretches after the other: (count, stretches, ...).
+
+    Where sequences are over is the last of them.
+    """
+    whole = arrays if finished is None else (*arrays, finished)
+    parts = (array[: stretches * count].reshape(stretches, count, *array.shape[1:]) for array in whole)
+    steps = [part.swapaxes(0, 1) for part in parts]
+    return steps if finished is not None else [*steps, [None] * count]
+
+
+def largest(*arrays: np.ndarray) -> float:
+    """The largest absolute value of all entries, NaN where one is."""
+    return np.max([(array.max(), -array.min()) for array in arrays])
 
 
 @np.errstate(all="ignore")
@@ -185,7 +348,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type_of(tape)}, expected the Tape of forward of {__name__}")
-    (x, h, gates, finished, _) = tape
+    (x, h, gates, finished, _, _) = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))

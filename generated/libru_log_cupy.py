@@ -132,14 +132,21 @@ def forward(
     launch("libru_log_forward_1", dtype, T * B * H, T * B, H, gates)
 
     h[0] = -1 if initial is None else check("initial.h", initial.h, (B, H))
-    U_T = U.T
-    for t in range(T):
-        # a = W_z @ x + U_z @ h + b_z
-        # n = log_sigmoid(W_h @ x + U_h @ h + b_h)
-        product(h[t], U_T, u)
+    blocks = sharing(B, H)
+    if blocks:
+        one_launch(
+            "libru_log_forward_3", dtype, blocks, B, 0, ((4, H),), ((2, H, H),), T, H, gates, b, softplus_a,
+            h, U, finished,
+        )
+    else:
+        U_T = U.T
+        for t in range(T):
+            # a = W_z @ x + U_z @ h + b_z
+            # n = log_sigmoid(W_h @ x + U_h @ h + b_h)
+            product(h[t], U_T, u)
 
-        # h' = n + softplus(a + h - n) - softplus(a)
-        launch("libru_log_forward_2", dtype, B * H, B, t, H, u, gates, b, h, softplus_a, finished)
+            # h' = n + softplus(a + h - n) - softplus(a)
+            launch("libru_log_forward_2", dtype, B * H, B, t, H, u, gates, b, h, softplus_a, finished)
 
     clear(finished, gates, softplus_a)
 
@@ -178,18 +185,25 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_softplus_h, d_u_h = (cp.empty((B, H), dtype) for _ in range(2))
     d_x = cp.empty((T, B, I), dtype)
     d_W, d_U, d_b = (cp.zeros(shape, dtype) for shape in shapes(I, H))
-    U_hz = cp.concatenate((U[H:], U[:H]))
-    for t in reversed(range(T)):
-        # d_softplus_h, g_b_h and d_a.
-        launch(
-            "libru_log_backward_1", dtype, B * H, B, t, H, d_h, d_y, gates, softplus_a, d_softplus_h, g_b_h,
-            d_gates, finished,
+    blocks = sharing(B, H)
+    if blocks:
+        one_launch(
+            "libru_log_backward_3", dtype, blocks, B, 0, ((4, H),), ((1, H, H), (1, H, H)), T, H, d_y, gates,
+            softplus_a, g_b_h, d_gates, d_h, U, finished,
         )
+    else:
+        U_hz = cp.concatenate((U[H:], U[:H]))
+        for t in reversed(range(T)):
+            # d_softplus_h, g_b_h and d_a.
+            launch(
+                "libru_log_backward_1", dtype, B * H, B, t, H, d_h, d_y, gates, softplus_a, d_softplus_h,
+                g_b_h, d_gates, finished,
+            )
 
-        product(d_gates[t, :, : 2 * H], U_hz, d_u_h)  # d_u_h = U_h.T @ d_U_h_h + U_z.T @ d_a
+            product(d_gates[t, :, : 2 * H], U_hz, d_u_h)  # d_u_h = U_h.T @ d_U_h_h + U_z.T @ d_a
 
-        # d_h = d_softplus_h + d_u_h
-        launch("libru_log_backward_2", dtype, B * H, B, t, H, d_softplus_h, d_u_h, d_h, finished)
+            # d_h = d_softplus_h + d_u_h
+            launch("libru_log_backward_2", dtype, B * H, B, t, H, d_softplus_h, d_u_h, d_h, finished)
 
     # d_x = W_z.T @ d_a + W_h.T @ d_W_h_x
     product(d_gates[..., H:].reshape(T * B, 2 * H), W, d_x.reshape(T * B, I))
@@ -201,7 +215,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     clear(finished, d_gates[..., :H])
     product(d_gates[..., :H].reshape(T * B, H).T, h[:-1].reshape(T * B, H), d_U[H:])
     clear(finished, g_b_h)
-    column_sums("libru_log_backward_3", dtype, T * B, 2 * H, (H, d_gates, g_b_h), (H, d_b))
+    column_sums("libru_log_backward_4", dtype, T * B, 2 * H, (H, d_gates, g_b_h), (H, d_b))
     clear(finished, d_x)
 
     return Grads(params=Params(d_W, d_U, d_b), x=d_x, initial=States(d_h))
@@ -373,6 +387,63 @@ def launch(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> None:
     """Run a kernel with so many threads, if any."""
     if threads > 0:
         kernel(name, dtype)((-(-threads // 256),), (256,), arguments)
+
+
+# How many blocks share the units of a sequence, where all steps are one launch: 0 to launch each step, None
+# to choose by size.
+BLOCKS = None
+ROWS, CHUNK = 8, 128  # sequences that they take together, and how much of an operand each holds, as in CUDA
+THREADS = 256  # of a block
+
+
+def sharing(B: int, units: int) -> int:
+    """How many blocks share the units; 0 where not all that wait for each other are on the device at once.
+
+    It is 0 too where there is so much to multiply that cuBLAS is worth its launches: that bound is of a model
+    of times (docs/cuda.md), and not measured.
+    """
+    if B == 0:
+        return 0
+    if BLOCKS is not None or B * units > 2**14:
+        return BLOCKS or 0
+    processors, _ = limits(cp.cuda.Device().id)  # each of which holds a block
+    return min(processors // -(-B // ROWS), -(-units // 16))
+
+
+@cache
+def limits(device: int) -> tuple[int, int]:
+    """How many multiprocessors a device has, and how many bytes of shared memory a block may ask for."""
+    told = cp.cuda.Device(device).attributes
+    return told["MultiProcessorCount"], told["MaxSharedMemoryPerBlockOptin"] - 1024
+
+
+@cache
+def cooperative(name: str, dtype: np.dtype, room: int) -> Any:
+    """A kernel whose blocks wait for each other, and may ask for so much shared memory."""
+    options = ("-std=c++17", *ARITHMETIC[dtype.name])
+    found = cp.RawModule(code=SOURCE, options=options, enable_cooperative_groups=True).get_function(name)
+    found.max_dynamic_shared_size_bytes = room
+    return found
+
+
+def one_launch(
+    name: str, dtype: np.dtype, blocks: int, B: int, sums: int, held: tuple, weights: tuple, *arguments: Any,
+) -> None:
+    """Run all steps in one launch.
+
+    held: how many values of which size are kept of every row, of each a block's share.
+    weights: how many gates, units and columns each has; a block keeps its share where there is room.
+    """
+    real, groups = arithmetic(dtype), -(-B // ROWS)
+    _, most = limits(cp.cuda.Device().id)
+    arrived = cp.zeros((groups, 32), np.uint32)  # each in a line of memory of its own
+    parts = cp.empty((max(sums, 1), 2, B, blocks), real)
+    each = sum(count * -(-size // blocks) for count, size in held) + CHUNK + THREADS
+    share = sum(gates * -(-units // blocks) * columns for gates, units, columns in weights)
+    room, whole = ROWS * each * real.itemsize, ROWS * each * real.itemsize + share * dtype.itemsize
+    kept = int(whole <= most)
+    given, shared = (arrived, parts, kept, B, *arguments), whole if kept else room
+    cooperative(name, dtype, most)((1, blocks, groups), (THREADS,), given, shared_mem=shared)
 
 
 def product(a: cp.ndarray, b: cp.ndarray, out: cp.ndarray, add: bool = False) -> None:

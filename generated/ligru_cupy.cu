@@ -7,6 +7,8 @@
 // Sizes: T steps, B sequences, I input, H hidden.
 // `at` is the row of an array that is kept for every step, `b` that of one that is not. Where a sequence is `over`
 // it keeps its states, and hands their gradients on.
+// A kernel with `arrived` takes all steps: the blocks of a group share the units of ROWS sequences, keep values of
+// the step in shared memory (s_...), and meet before they read what others wrote. Of H units a block has own_H.
 
 #ifdef HALF
 #include <cuda_bf16.h>
@@ -27,6 +29,102 @@ __device__ inline real step(real a) { return a > 0 ? real(1) : real(0); }
 __device__ inline real square(real a) { return a * a; }
 __device__ inline real cube(real a) { return a * a * a; }
 __device__ inline real larger(real a, real b) { return a >= b ? a : b; }
+
+// How many steps a sequence takes, `first` at least: those before it is over, found by halving.
+__device__ inline Index steps_of(const bool* finished, const Index B, const Index b, Index first, Index T) {
+    while (finished && first < T) {
+        const Index t = (first + T) / 2;
+        if (finished[t * B + b]) T = t;
+        else first = t + 1;
+    }
+    return T;
+}
+
+typedef storage* Exchanged;  // written by one block, read by others
+constexpr Index ROWS = 8;  // of the batch, in a group of blocks
+constexpr Index CHUNK = 128;  // entries of the operand of a product, in shared memory at once
+
+// The blocks of a group wait for each other: what each wrote before, all may read then.
+__device__ inline void meet(unsigned* arrived, unsigned& goal) {
+    goal += gridDim.y;
+    __syncthreads();
+    if (threadIdx.x == 0 && gridDim.y > 1) {
+#if defined(__CUDACC_VER_MAJOR__) && __CUDACC_VER_MAJOR__ * 100 + __CUDACC_VER_MINOR__ < 1208
+        __threadfence();
+        atomicAdd(arrived, 1u);
+        while (int(*(volatile unsigned*)arrived - goal) < 0) {}
+        __threadfence();
+#else
+        __nv_atomic_fetch_add(arrived, 1u, __NV_ATOMIC_RELEASE, __NV_THREAD_SCOPE_DEVICE);
+        while (int(__nv_atomic_load_n(arrived, __NV_ATOMIC_ACQUIRE, __NV_THREAD_SCOPE_DEVICE) - goal) < 0) {}
+#endif
+    }
+    __syncthreads();
+}
+
+// Of so many units how many the block has, which has room for `own`.
+__device__ inline Index units_of(const Index units, const Index own) {
+    const Index left = units - blockIdx.y * own;
+    return left < 0 ? 0 : left < own ? left : own;
+}
+
+// How a block multiplies: the units of each of some gates are columns, and threads share the entries of a column.
+struct Columns {
+    Index gates, units, own;  // units that the block has, and those it has room for
+    Index apart, across, along;  // in the weight: from a gate to the next, a unit, an entry of the operand
+};
+
+// Lay what a block needs of a weight into shared memory, and tell where it is then.
+__device__ inline void keep(const storage*& weight, Columns& by, const Index length, storage*& room) {
+    const Index columns = by.gates * by.units;
+    for (Index j = threadIdx.x; j < columns * length; j += blockDim.x) {
+        const Index c = j % columns, u = j / columns;
+        room[j] = weight[c / by.units * by.apart + c % by.units * by.across + u * by.along];
+    }
+    weight = room;
+    room += by.gates * by.own * length;
+    by.apart = by.units;
+    by.across = 1;
+    by.along = columns;
+}
+
+// out = weight @ operand, or added to it, for the rows of a group; `room` is for CHUNK entries and all threads.
+__device__ inline void product(
+        real* out, const bool add, const storage* operand, const Index pitch, const Index rows,
+        const Index length, const storage* weight, const Columns by, real* room) {
+    real* const parts = room + ROWS * CHUNK;
+    const Index threads = blockDim.x, columns = by.gates * by.units;
+    for (Index first = 0; first < columns; first += threads) {
+        const Index here = columns - first < threads ? columns - first : threads, slices = threads / here;
+        const Index column = first + threadIdx.x % here, slice = threadIdx.x / here;
+        const storage* own = weight + column / by.units * by.apart + column % by.units * by.across;
+        real total[ROWS] = {};
+        for (Index begin = 0; begin < length; begin += CHUNK) {
+            const Index count = length - begin < CHUNK ? length - begin : CHUNK;
+            __syncthreads();
+            for (Index j = threadIdx.x; j < rows * count; j += threads) {
+                const storage entry = __ldcg(operand + j / count * pitch + begin + j % count);
+                room[j / count * CHUNK + j % count] = entry;
+            }
+            __syncthreads();
+            for (Index u = slice; slice < slices && u < count; u += slices) {
+                const real each = own[(begin + u) * by.along];
+                #pragma unroll
+                for (Index r = 0; r < ROWS; r++) total[r] += each * room[r * CHUNK + u];
+            }
+        }
+        #pragma unroll
+        for (Index r = 0; r < ROWS; r++) parts[r * threads + threadIdx.x] = total[r];
+        __syncthreads();
+        for (Index j = threadIdx.x; j < here * rows; j += threads) {
+            const Index r = j / here, c = first + j % here;
+            real& sum = out[(c / by.units * ROWS + r) * by.own + c % by.units];
+            if (!add) sum = 0;
+            for (Index n = 0; n < slices; n++) sum += parts[r * threads + n * here + j % here];
+        }
+    }
+    __syncthreads();
+}
 
 // The sum of every 8th row of a column, for each of 8 threads: the first from row 0 on, the next from row 1.
 template <class Entry>
@@ -224,6 +322,88 @@ extern "C" __global__ void ligru_forward_10(
     h[(at + B) * H + k] = over ? h_ : h_ * z_ + (1 - z_) * n_;  // h_next
 }
 
+// All steps in one launch: blocks share the units, and meet before products and sums.
+extern "C" __global__ void ligru_forward_11(
+        unsigned* arrived, real* parts, const Index kept, const Index B, const Index T, const Index H,
+        Read b_, Exchanged z, Exchanged n, Exchanged h, Read U, const bool* __restrict__ finished) {
+    extern __shared__ real shared[];
+    const Index row = blockIdx.z * ROWS, rows = B - row < ROWS ? B - row : ROWS;
+    const Index own_H = (H + gridDim.y - 1) / gridDim.y;
+    arrived += blockIdx.z * 32;
+    unsigned goal = 0;
+
+    real* room = shared;  // of products
+    real* next = room + ROWS * (CHUNK + blockDim.x);
+    real* const s_h = next;
+    next += ROWS * own_H;
+    real* const s_U_z_h = next;
+    next += ROWS * own_H;
+    real* const s_U_h_h = next;
+    next += ROWS * own_H;
+    real* const s_h_next = next;
+    next += ROWS * own_H;
+    __shared__ Index ends[ROWS];
+    if (threadIdx.x < rows) ends[threadIdx.x] = steps_of(finished, B, row + threadIdx.x, 0, T);
+    __syncthreads();
+    Index last = 0;
+    for (Index r = 0; r < rows; r++) last = ends[r] > last ? ends[r] : last;
+    storage* weights = (storage*)next;
+    const storage* weight_1 = U + blockIdx.y * own_H * H;
+    Columns by_1{2, units_of(H, own_H), own_H, H * H, H, 1};
+    if (kept) keep(weight_1, by_1, H, weights);
+    __syncthreads();
+
+    {
+        const Index t = 0;
+        for (Index j = threadIdx.x; j < rows * own_H; j += blockDim.x) {
+            const Index r = j / own_H, q = j % own_H, k = blockIdx.y * own_H + q, b = row + r, at = t * B + b;
+            if (k >= H) continue;
+            s_h[r * own_H + q] = h[at * H + k];
+        }
+    }
+    __syncthreads();
+    for (Index t = 0; t < last; t++) {
+        meet(arrived, goal);
+        product(s_U_z_h, false, h + (t * B + row) * H, H, rows, H, weight_1, by_1, room);
+        for (Index j = threadIdx.x; j < rows * own_H; j += blockDim.x) {
+            const Index r = j / own_H, q = j % own_H, k = blockIdx.y * own_H + q, b = row + r, at = t * B + b;
+            if (k >= H) continue;
+            const bool over = t >= ends[r];
+            const real U_z_h = s_U_z_h[r * own_H + q];
+            const real b_z = b_[k];
+            const real x_z = z[at * H + k];
+            const real U_h_h = s_U_h_h[r * own_H + q];
+            const real b_h = b_[H + k];
+            const real x_n = n[at * H + k];
+            const real h_ = s_h[r * own_H + q];
+            const real z_ = sigmoid(U_z_h + b_z + x_z);
+            const real n_ = relu(U_h_h + b_h + x_n);
+            const real h_next = h_ * z_ + (1 - z_) * n_;
+            z[at * H + k] = over ? 0 : z_;
+            n[at * H + k] = over ? 0 : n_;
+            s_h_next[r * own_H + q] = h_next;
+            h[(at + B) * H + k] = over ? s_h[r * own_H + q] : h_next;
+        }
+        __syncthreads();
+        for (Index j = threadIdx.x; j < rows * own_H; j += blockDim.x) {
+            const Index r = j / own_H, q = j % own_H, k = blockIdx.y * own_H + q;
+            if (k >= H) continue;
+            const bool over = t >= ends[r];
+            if (!over) s_h[r * own_H + q] = s_h_next[r * own_H + q];
+        }
+        __syncthreads();
+    }
+    for (Index t = last; t < T; t++) {
+        for (Index j = threadIdx.x; j < rows * own_H; j += blockDim.x) {
+            const Index r = j / own_H, q = j % own_H, k = blockIdx.y * own_H + q, b = row + r, at = t * B + b;
+            if (k >= H) continue;
+            z[at * H + k] = 0;
+            n[at * H + k] = 0;
+            h[(at + B) * H + k] = s_h[r * own_H + q];
+        }
+    }
+}
+
 // Computes normed_z and normed_n.
 extern "C" __global__ void ligru_backward_1(
         const Index rows, const Index H, Read gates, ReadReal scale, WriteReal d_gates_3) {
@@ -296,9 +476,130 @@ extern "C" __global__ void ligru_backward_3(
     if (!over) d_h[b * H + k] = d_h_next * z_ + d_u_h_;
 }
 
+// All steps in one launch: blocks share the units, and meet before products and sums.
+extern "C" __global__ void ligru_backward_4(
+        unsigned* arrived, real* parts, const Index kept, const Index B, const Index T, const Index H,
+        Read d_y, Read z, Read n, real* d_gates_3, Read g, Read gates, ReadReal scale, Read h,
+        Exchanged d_gates_2, real* g_scale_n, Exchanged d_gates, real* g_used_mean_n, real* g_scale_z,
+        real* g_used_mean_z, Exchanged d_h, Read U, const bool* __restrict__ finished) {
+    extern __shared__ real shared[];
+    const Index row = blockIdx.z * ROWS, rows = B - row < ROWS ? B - row : ROWS;
+    const Index own_H = (H + gridDim.y - 1) / gridDim.y;
+    arrived += blockIdx.z * 32;
+    unsigned goal = 0;
+
+    real* room = shared;  // of products
+    real* next = room + ROWS * (CHUNK + blockDim.x);
+    real* const s_d_h_later = next;
+    next += ROWS * own_H;
+    real* const s_d_h_next = next;
+    next += ROWS * own_H;
+    real* const s_d_u_h = next;
+    next += ROWS * own_H;
+    real* const s_d_h = next;
+    next += ROWS * own_H;
+    __shared__ Index ends[ROWS];
+    if (threadIdx.x < rows) ends[threadIdx.x] = steps_of(finished, B, row + threadIdx.x, 0, T);
+    __syncthreads();
+    Index last = 0;
+    for (Index r = 0; r < rows; r++) last = ends[r] > last ? ends[r] : last;
+    storage* weights = (storage*)next;
+    const storage* weight_1 = U + blockIdx.y * own_H;
+    Columns by_1{1, units_of(H, own_H), own_H, H * H, 1, H};
+    if (kept) keep(weight_1, by_1, 2 * H, weights);
+    __syncthreads();
+
+    for (Index j = threadIdx.x; j < rows * own_H; j += blockDim.x) {
+        const Index r = j / own_H, q = j % own_H, k = blockIdx.y * own_H + q, b = row + r;
+        if (k >= H) continue;
+        s_d_h_later[r * own_H + q] = d_h[b * H + k];
+    }
+    __syncthreads();
+    for (Index t = last; t < T; t++) {
+        for (Index j = threadIdx.x; j < rows * own_H; j += blockDim.x) {
+            const Index r = j / own_H, q = j % own_H, k = blockIdx.y * own_H + q, b = row + r, at = t * B + b;
+            if (k >= H) continue;
+            d_gates_2[at * (2 * H) + H + k] = 0;
+            d_gates_3[at * (2 * H) + H + k] = 0;
+            g_scale_n[at * H + k] = 0;
+            d_gates[at * (2 * H) + H + k] = 0;
+            g_used_mean_n[at * H + k] = 0;
+            d_gates_2[at * (2 * H) + k] = 0;
+            d_gates_3[at * (2 * H) + k] = 0;
+            g_scale_z[at * H + k] = 0;
+            d_gates[at * (2 * H) + k] = 0;
+            g_used_mean_z[at * H + k] = 0;
+        }
+    }
+    for (Index t = last - 1; t >= 0; t--) {
+        for (Index j = threadIdx.x; j < rows * own_H; j += blockDim.x) {
+            const Index r = j / own_H, q = j % own_H, k = blockIdx.y * own_H + q, b = row + r, at = t * B + b;
+            if (k >= H) continue;
+            const bool over = t >= ends[r];
+            const real d_h_later = s_d_h_later[r * own_H + q];
+            const real d_y_ = d_y[at * H + k];
+            const real z_ = z[at * H + k];
+            const real n_ = n[at * H + k];
+            const real normed_n = d_gates_3[at * (2 * H) + H + k];
+            const real g_h = g[H + k];
+            const real centred_n = gates[at * (2 * H) + H + k];
+            const real scale_n = scale[H + k];
+            const real h_ = h[at * H + k];
+            const real normed_z = d_gates_3[at * (2 * H) + k];
+            const real g_z = g[k];
+            const real centred_z = gates[at * (2 * H) + k];
+            const real scale_z = scale[k];
+            const real d_h_next = d_h_later + d_y_;
+            const real not_z = 1 - z_;
+            const real d_n = d_h_next * not_z * step(n_);
+            const real d_normed_n = d_n * g_h;
+            const real d_centred_n = d_normed_n * scale_n;
+            const real d_z = d_h_next * z_ * not_z * (h_ - n_);
+            const real d_normed_z = d_z * g_z;
+            const real d_centred_z = d_normed_z * scale_z;
+            s_d_h_next[r * own_H + q] = d_h_next;
+            d_gates_2[at * (2 * H) + H + k] = over ? 0 : d_n;
+            d_gates_3[at * (2 * H) + H + k] = over ? 0 : d_n * normed_n;  // g_g_h
+            g_scale_n[at * H + k] = over ? 0 : d_normed_n * centred_n;
+            d_gates[at * (2 * H) + H + k] = over ? 0 : d_centred_n;
+            g_used_mean_n[at * H + k] = over ? 0 : -d_centred_n;
+            d_gates_2[at * (2 * H) + k] = over ? 0 : d_z;
+            d_gates_3[at * (2 * H) + k] = over ? 0 : d_z * normed_z;  // g_g_z
+            g_scale_z[at * H + k] = over ? 0 : d_normed_z * centred_z;
+            d_gates[at * (2 * H) + k] = over ? 0 : d_centred_z;
+            g_used_mean_z[at * H + k] = over ? 0 : -d_centred_z;
+        }
+        __syncthreads();
+        meet(arrived, goal);
+        product(s_d_u_h, false, d_gates_2 + (t * B + row) * (2 * H), 2 * H, rows, 2 * H, weight_1, by_1,
+            room);
+        for (Index j = threadIdx.x; j < rows * own_H; j += blockDim.x) {
+            const Index r = j / own_H, q = j % own_H, k = blockIdx.y * own_H + q, b = row + r, at = t * B + b;
+            if (k >= H) continue;
+            const real d_h_next = s_d_h_next[r * own_H + q];
+            const real d_u_h = s_d_u_h[r * own_H + q];
+            const real z_ = z[at * H + k];
+            s_d_h[r * own_H + q] = d_h_next * z_ + d_u_h;  // d_h
+        }
+        __syncthreads();
+        for (Index j = threadIdx.x; j < rows * own_H; j += blockDim.x) {
+            const Index r = j / own_H, q = j % own_H, k = blockIdx.y * own_H + q;
+            if (k >= H) continue;
+            const bool over = t >= ends[r];
+            if (!over) s_d_h_later[r * own_H + q] = s_d_h[r * own_H + q];
+        }
+        __syncthreads();
+    }
+    for (Index j = threadIdx.x; j < rows * own_H; j += blockDim.x) {
+        const Index r = j / own_H, q = j % own_H, k = blockIdx.y * own_H + q, b = row + r;
+        if (k >= H) continue;
+        d_h[b * H + k] = s_d_h_later[r * own_H + q];
+    }
+}
+
 // The sums of g_scale_n, g_scale_z, g_used_mean_z, g_used_mean_n, d_z, d_n, g_g_z and g_g_h over 256 rows
 //     each.
-extern "C" __global__ void ligru_backward_4_parts(
+extern "C" __global__ void ligru_backward_5_parts(
         const Index rows, WriteReal parts, const Index H, ReadReal g_scale_n, ReadReal g_scale_z,
         ReadReal g_used_mean_z, ReadReal g_used_mean_n, Read d_gates_2, ReadReal d_gates_3) {
     const Index k = (Index)blockIdx.y * 32 + threadIdx.x, first = (Index)blockIdx.x * 256;
@@ -317,7 +618,7 @@ extern "C" __global__ void ligru_backward_4_parts(
 
 // The sums of g_scale_n, g_scale_z, g_used_mean_z, g_used_mean_n, d_z, d_n, g_g_z and g_g_h over all rows,
 //     from those over 256.
-extern "C" __global__ void ligru_backward_4(
+extern "C" __global__ void ligru_backward_5(
         const Index count, ReadReal parts, const Index H, WriteReal d_scale, WriteReal d_used_mean,
         Write d_b, Write d_g) {
     const Index k = (Index)blockIdx.x * 32 + threadIdx.x;
@@ -333,7 +634,7 @@ extern "C" __global__ void ligru_backward_4(
 }
 
 // Computes d_sum_spread_n and d_sum_spread_z.
-extern "C" __global__ void ligru_backward_6(
+extern "C" __global__ void ligru_backward_7(
         const Index H, ReadReal d_scale, ReadReal scale, const real training, const real count,
         WriteReal d_sum_spread) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
@@ -353,7 +654,7 @@ extern "C" __global__ void ligru_backward_6(
 }
 
 // Computes d_batch_centred_n, g_batch_mean_n, d_batch_centred_z and g_batch_mean_z.
-extern "C" __global__ void ligru_backward_7(
+extern "C" __global__ void ligru_backward_8(
         const Index rows, const Index H, Read batch_centred_n, ReadReal d_sum_spread, Read valid,
         Read batch_centred_z, Write d_batch_centred_n, WriteReal g_batch_mean_n, Write d_batch_centred_z,
         WriteReal g_batch_mean_z) {
@@ -375,7 +676,7 @@ extern "C" __global__ void ligru_backward_7(
 }
 
 // The sums of g_batch_mean_z and g_batch_mean_n over 256 rows each.
-extern "C" __global__ void ligru_backward_8_parts(
+extern "C" __global__ void ligru_backward_9_parts(
         const Index rows, WriteReal parts, const Index H, ReadReal g_batch_mean_z, ReadReal g_batch_mean_n) {
     const Index k = (Index)blockIdx.y * 32 + threadIdx.x, first = (Index)blockIdx.x * 256;
     const Index count = rows - first < 256 ? rows - first : 256;
@@ -388,7 +689,7 @@ extern "C" __global__ void ligru_backward_8_parts(
 }
 
 // The sums of g_batch_mean_z and g_batch_mean_n over all rows, from those over 256.
-extern "C" __global__ void ligru_backward_8(
+extern "C" __global__ void ligru_backward_9(
         const Index count, ReadReal parts, const Index H, WriteReal d_batch_mean) {
     const Index k = (Index)blockIdx.x * 32 + threadIdx.x;
 
@@ -399,7 +700,7 @@ extern "C" __global__ void ligru_backward_8(
 }
 
 // Computes d_sum_n and d_sum_z.
-extern "C" __global__ void ligru_backward_10(
+extern "C" __global__ void ligru_backward_11(
         const Index H, ReadReal d_batch_mean, ReadReal d_used_mean, const real training, const real count,
         WriteReal d_sum) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
@@ -417,7 +718,7 @@ extern "C" __global__ void ligru_backward_10(
 }
 
 // Computes d_W_h_x and d_W_z_x.
-extern "C" __global__ void ligru_backward_11(
+extern "C" __global__ void ligru_backward_12(
         const Index rows, const Index H, Read d_batch_centred_n, Write d_gates, ReadReal d_sum, Read valid,
         Read d_batch_centred_z) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;

@@ -213,14 +213,20 @@ def forward(
         buffers.var_z[...] = new_var[H:]
         buffers.mean_n[...] = new_mean[:H]
         buffers.var_n[...] = new_var[:H]
-    U_T = U.T
-    for t in range(T):
-        # z = sigmoid(U_z @ h + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
-        # n = relu(U_h @ h + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
-        product(h[t], U_T, u)
+    blocks = sharing(B, H)
+    if blocks:
+        one_launch(
+            "ligru_forward_11", dtype, blocks, B, 0, ((4, H),), ((2, H, H),), T, H, b, z, n, h, U, finished,
+        )
+    else:
+        U_T = U.T
+        for t in range(T):
+            # z = sigmoid(U_z @ h + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
+            # n = relu(U_h @ h + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
+            product(h[t], U_T, u)
 
-        # h' = (1 - z) * n + z * h
-        launch("ligru_forward_10", dtype, B * H, B, t, H, u, b, z, n, h, finished)
+            # h' = (1 - z) * n + z * h
+            launch("ligru_forward_10", dtype, B * H, B, t, H, u, b, z, n, h, finished)
 
     y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:]).astype(dtype, copy=False)
     final = States(h[T].copy())
@@ -277,22 +283,30 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # g_g_z and g_g_h.
     launch("ligru_backward_1", dtype, T * B * H, T * B, H, gates, scale, d_gates_3)
 
-    for t in reversed(range(T)):
-        # d_z, d_n, d_W_h_x, g_scale_n, g_used_mean_n, d_W_z_x, g_scale_z and g_used_mean_z.
-        launch(
-            "ligru_backward_2", dtype, B * H, B, t, H, d_h, d_y, z, n, d_gates_3, g, gates, scale, h,
-            d_gates_2, d_gates, g_scale_n, g_used_mean_n, g_scale_z, g_used_mean_z, finished,
+    blocks = sharing(B, H)
+    if blocks:
+        one_launch(
+            "ligru_backward_4", dtype, blocks, B, 0, ((4, H),), ((1, H, 2 * H),), T, H, d_y, z, n, d_gates_3,
+            g, gates, scale, h, d_gates_2, g_scale_n, d_gates, g_used_mean_n, g_scale_z, g_used_mean_z, d_h,
+            U, finished,
         )
+    else:
+        for t in reversed(range(T)):
+            # d_z, d_n, d_W_h_x, g_scale_n, g_used_mean_n, d_W_z_x, g_scale_z and g_used_mean_z.
+            launch(
+                "ligru_backward_2", dtype, B * H, B, t, H, d_h, d_y, z, n, d_gates_3, g, gates, scale, h,
+                d_gates_2, d_gates, g_scale_n, g_used_mean_n, g_scale_z, g_used_mean_z, finished,
+            )
 
-        product(d_gates_2[t], U, d_u_h)  # d_u_h = U_z.T @ d_z + U_h.T @ d_n
+            product(d_gates_2[t], U, d_u_h)  # d_u_h = U_z.T @ d_z + U_h.T @ d_n
 
-        # d_h = d_h * z + d_u_h
-        launch("ligru_backward_3", dtype, B * H, B, t, H, d_h, d_u_h, z, finished)
+            # d_h = d_h * z + d_u_h
+            launch("ligru_backward_3", dtype, B * H, B, t, H, d_h, d_u_h, z, finished)
 
     # The gradients of the parameters: all steps in one product each.
     product(d_gates_2.reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H), d_U)
     column_sums(
-        "ligru_backward_4", dtype, T * B, 8 * H,
+        "ligru_backward_5", dtype, T * B, 8 * H,
         (H, g_scale_n, g_scale_z, g_used_mean_z, g_used_mean_n, d_gates_2, d_gates_3),
         (H, d_scale, d_used_mean, d_b, d_g),
     )
@@ -300,28 +314,28 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # d_var_eps_n, d_batch_var_n, s_count, d_sum_spread_n, d_var_eps_z, d_batch_var_z and
     #     d_sum_spread_z.
     launch(
-        "ligru_backward_6", dtype, H, H, d_scale, scale, arithmetic(dtype).type(training),
+        "ligru_backward_7", dtype, H, H, d_scale, scale, arithmetic(dtype).type(training),
         arithmetic(dtype).type(count), d_sum_spread,
     )
 
     # d_batch_centred_n, g_batch_mean_n, d_batch_centred_z and g_batch_mean_z.
     launch(
-        "ligru_backward_7", dtype, T * B * H, T * B, H, batch_centred_n, d_sum_spread, valid,
+        "ligru_backward_8", dtype, T * B * H, T * B, H, batch_centred_n, d_sum_spread, valid,
         batch_centred_z, d_batch_centred_n, g_batch_mean_n, d_batch_centred_z, g_batch_mean_z,
     )
     column_sums(
-        "ligru_backward_8", dtype, T * B, 2 * H, (H, g_batch_mean_z, g_batch_mean_n), (H, d_batch_mean),
+        "ligru_backward_9", dtype, T * B, 2 * H, (H, g_batch_mean_z, g_batch_mean_n), (H, d_batch_mean),
     )
 
     # d_batch_mean_n_2, s_count_2, d_sum_n, d_batch_mean_z_2 and d_sum_z.
     launch(
-        "ligru_backward_10", dtype, H, H, d_batch_mean, d_used_mean, arithmetic(dtype).type(training),
+        "ligru_backward_11", dtype, H, H, d_batch_mean, d_used_mean, arithmetic(dtype).type(training),
         arithmetic(dtype).type(count), d_sum,
     )
 
     # d_W_h_x and d_W_z_x.
     launch(
-        "ligru_backward_11", dtype, T * B * H, T * B, H, d_batch_centred_n, d_gates, d_sum, valid,
+        "ligru_backward_12", dtype, T * B * H, T * B, H, d_batch_centred_n, d_gates, d_sum, valid,
         d_batch_centred_z,
     )
 
@@ -495,6 +509,63 @@ def launch(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> None:
     """Run a kernel with so many threads, if any."""
     if threads > 0:
         kernel(name, dtype)((-(-threads // 256),), (256,), arguments)
+
+
+# How many blocks share the units of a sequence, where all steps are one launch: 0 to launch each step, None
+# to choose by size.
+BLOCKS = None
+ROWS, CHUNK = 8, 128  # sequences that they take together, and how much of an operand each holds, as in CUDA
+THREADS = 256  # of a block
+
+
+def sharing(B: int, units: int) -> int:
+    """How many blocks share the units; 0 where not all that wait for each other are on the device at once.
+
+    It is 0 too where there is so much to multiply that cuBLAS is worth its launches: that bound is of a model
+    of times (docs/cuda.md), and not measured.
+    """
+    if B == 0:
+        return 0
+    if BLOCKS is not None or B * units > 2**14:
+        return BLOCKS or 0
+    processors, _ = limits(cp.cuda.Device().id)  # each of which holds a block
+    return min(processors // -(-B // ROWS), -(-units // 16))
+
+
+@cache
+def limits(device: int) -> tuple[int, int]:
+    """How many multiprocessors a device has, and how many bytes of shared memory a block may ask for."""
+    told = cp.cuda.Device(device).attributes
+    return told["MultiProcessorCount"], told["MaxSharedMemoryPerBlockOptin"] - 1024
+
+
+@cache
+def cooperative(name: str, dtype: np.dtype, room: int) -> Any:
+    """A kernel whose blocks wait for each other, and may ask for so much shared memory."""
+    options = ("-std=c++17", *ARITHMETIC[dtype.name])
+    found = cp.RawModule(code=SOURCE, options=options, enable_cooperative_groups=True).get_function(name)
+    found.max_dynamic_shared_size_bytes = room
+    return found
+
+
+def one_launch(
+    name: str, dtype: np.dtype, blocks: int, B: int, sums: int, held: tuple, weights: tuple, *arguments: Any,
+) -> None:
+    """Run all steps in one launch.
+
+    held: how many values of which size are kept of every row, of each a block's share.
+    weights: how many gates, units and columns each has; a block keeps its share where there is room.
+    """
+    real, groups = arithmetic(dtype), -(-B // ROWS)
+    _, most = limits(cp.cuda.Device().id)
+    arrived = cp.zeros((groups, 32), np.uint32)  # each in a line of memory of its own
+    parts = cp.empty((max(sums, 1), 2, B, blocks), real)
+    each = sum(count * -(-size // blocks) for count, size in held) + CHUNK + THREADS
+    share = sum(gates * -(-units // blocks) * columns for gates, units, columns in weights)
+    room, whole = ROWS * each * real.itemsize, ROWS * each * real.itemsize + share * dtype.itemsize
+    kept = int(whole <= most)
+    given, shared = (arrived, parts, kept, B, *arguments), whole if kept else room
+    cooperative(name, dtype, most)((1, blocks, groups), (THREADS,), given, shared_mem=shared)
 
 
 def product(a: cp.ndarray, b: cp.ndarray, out: cp.ndarray, add: bool = False) -> None:

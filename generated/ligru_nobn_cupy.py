@@ -130,14 +130,21 @@ def forward(
     product(x.reshape(T * B, I), W.T, gates.reshape(T * B, 2 * H))
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
-    U_T = U.T
-    for t in range(T):
-        # z = sigmoid(W_z @ x + U_z @ h + b_z)
-        # n = relu(W_h @ x + U_h @ h + b_h)
-        product(h[t], U_T, u)
+    blocks = sharing(B, H)
+    if blocks:
+        one_launch(
+            "ligru_nobn_forward_2", dtype, blocks, B, 0, ((4, H),), ((2, H, H),), T, H, gates, b, h, U,
+            finished,
+        )
+    else:
+        U_T = U.T
+        for t in range(T):
+            # z = sigmoid(W_z @ x + U_z @ h + b_z)
+            # n = relu(W_h @ x + U_h @ h + b_h)
+            product(h[t], U_T, u)
 
-        # h' = (1 - z) * n + z * h
-        launch("ligru_nobn_forward_1", dtype, B * H, B, t, H, u, gates, b, h, finished)
+            # h' = (1 - z) * n + z * h
+            launch("ligru_nobn_forward_1", dtype, B * H, B, t, H, u, gates, b, h, finished)
 
     y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:]).astype(dtype, copy=False)
     final = States(h[T].copy())
@@ -173,14 +180,21 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_u_h = cp.empty((B, H), dtype)
     d_x = cp.empty((T, B, I), dtype)
     d_W, d_U, d_b = (cp.zeros(shape, dtype) for shape in shapes(I, H))
-    for t in reversed(range(T)):
-        # d_z and d_n.
-        launch("ligru_nobn_backward_1", dtype, B * H, B, t, H, d_h, d_y, gates, h, d_gates, finished)
+    blocks = sharing(B, H)
+    if blocks:
+        one_launch(
+            "ligru_nobn_backward_3", dtype, blocks, B, 0, ((4, H),), ((1, H, 2 * H),), T, H, d_y, gates, h,
+            d_gates, d_h, U, finished,
+        )
+    else:
+        for t in reversed(range(T)):
+            # d_z and d_n.
+            launch("ligru_nobn_backward_1", dtype, B * H, B, t, H, d_h, d_y, gates, h, d_gates, finished)
 
-        product(d_gates[t], U, d_u_h)  # d_u_h = U_z.T @ d_z + U_h.T @ d_n
+            product(d_gates[t], U, d_u_h)  # d_u_h = U_z.T @ d_z + U_h.T @ d_n
 
-        # d_h = d_h * z + d_u_h
-        launch("ligru_nobn_backward_2", dtype, B * H, B, t, H, d_h, d_u_h, gates, finished)
+            # d_h = d_h * z + d_u_h
+            launch("ligru_nobn_backward_2", dtype, B * H, B, t, H, d_h, d_u_h, gates, finished)
 
     # d_x = W_z.T @ d_z + W_h.T @ d_n
     product(d_gates.reshape(T * B, 2 * H), W, d_x.reshape(T * B, I))
@@ -188,7 +202,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # The gradients of the parameters: all steps in one product each.
     product(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, I), d_W)
     product(d_gates.reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H), d_U)
-    column_sums("ligru_nobn_backward_3", dtype, T * B, 2 * H, (H, d_gates), (H, d_b))
+    column_sums("ligru_nobn_backward_4", dtype, T * B, 2 * H, (H, d_gates), (H, d_b))
 
     return Grads(params=Params(d_W, d_U, d_b), x=d_x, initial=States(d_h))
 
@@ -353,6 +367,63 @@ def launch(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> None:
     """Run a kernel with so many threads, if any."""
     if threads > 0:
         kernel(name, dtype)((-(-threads // 256),), (256,), arguments)
+
+
+# How many blocks share the units of a sequence, where all steps are one launch: 0 to launch each step, None
+# to choose by size.
+BLOCKS = None
+ROWS, CHUNK = 8, 128  # sequences that they take together, and how much of an operand each holds, as in CUDA
+THREADS = 256  # of a block
+
+
+def sharing(B: int, units: int) -> int:
+    """How many blocks share the units; 0 where not all that wait for each other are on the device at once.
+
+    It is 0 too where there is so much to multiply that cuBLAS is worth its launches: that bound is of a model
+    of times (docs/cuda.md), and not measured.
+    """
+    if B == 0:
+        return 0
+    if BLOCKS is not None or B * units > 2**14:
+        return BLOCKS or 0
+    processors, _ = limits(cp.cuda.Device().id)  # each of which holds a block
+    return min(processors // -(-B // ROWS), -(-units // 16))
+
+
+@cache
+def limits(device: int) -> tuple[int, int]:
+    """How many multiprocessors a device has, and how many bytes of shared memory a block may ask for."""
+    told = cp.cuda.Device(device).attributes
+    return told["MultiProcessorCount"], told["MaxSharedMemoryPerBlockOptin"] - 1024
+
+
+@cache
+def cooperative(name: str, dtype: np.dtype, room: int) -> Any:
+    """A kernel whose blocks wait for each other, and may ask for so much shared memory."""
+    options = ("-std=c++17", *ARITHMETIC[dtype.name])
+    found = cp.RawModule(code=SOURCE, options=options, enable_cooperative_groups=True).get_function(name)
+    found.max_dynamic_shared_size_bytes = room
+    return found
+
+
+def one_launch(
+    name: str, dtype: np.dtype, blocks: int, B: int, sums: int, held: tuple, weights: tuple, *arguments: Any,
+) -> None:
+    """Run all steps in one launch.
+
+    held: how many values of which size are kept of every row, of each a block's share.
+    weights: how many gates, units and columns each has; a block keeps its share where there is room.
+    """
+    real, groups = arithmetic(dtype), -(-B // ROWS)
+    _, most = limits(cp.cuda.Device().id)
+    arrived = cp.zeros((groups, 32), np.uint32)  # each in a line of memory of its own
+    parts = cp.empty((max(sums, 1), 2, B, blocks), real)
+    each = sum(count * -(-size // blocks) for count, size in held) + CHUNK + THREADS
+    share = sum(gates * -(-units // blocks) * columns for gates, units, columns in weights)
+    room, whole = ROWS * each * real.itemsize, ROWS * each * real.itemsize + share * dtype.itemsize
+    kept = int(whole <= most)
+    given, shared = (arrived, parts, kept, B, *arguments), whole if kept else room
+    cooperative(name, dtype, most)((1, blocks, groups), (THREADS,), given, shared_mem=shared)
 
 
 def product(a: cp.ndarray, b: cp.ndarray, out: cp.ndarray, add: bool = False) -> None:

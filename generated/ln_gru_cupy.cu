@@ -7,6 +7,8 @@
 // Sizes: T steps, B sequences, I input, H hidden.
 // `at` is the row of an array that is kept for every step, `b` that of one that is not. Where a sequence is `over`
 // it keeps its states, and hands their gradients on.
+// A kernel with `arrived` takes all steps: the blocks of a group share the units of ROWS sequences, keep values of
+// the step in shared memory (s_...), and meet before they read what others wrote. Of H units a block has own_H.
 
 #ifdef HALF
 #include <cuda_bf16.h>
@@ -24,6 +26,102 @@ typedef long long Index;  // of an entry of an array, which may have more than 2
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
 __device__ inline real cube(real a) { return a * a * a; }
+
+// How many steps a sequence takes, `first` at least: those before it is over, found by halving.
+__device__ inline Index steps_of(const bool* finished, const Index B, const Index b, Index first, Index T) {
+    while (finished && first < T) {
+        const Index t = (first + T) / 2;
+        if (finished[t * B + b]) T = t;
+        else first = t + 1;
+    }
+    return T;
+}
+
+typedef storage* Exchanged;  // written by one block, read by others
+constexpr Index ROWS = 8;  // of the batch, in a group of blocks
+constexpr Index CHUNK = 128;  // entries of the operand of a product, in shared memory at once
+
+// The blocks of a group wait for each other: what each wrote before, all may read then.
+__device__ inline void meet(unsigned* arrived, unsigned& goal) {
+    goal += gridDim.y;
+    __syncthreads();
+    if (threadIdx.x == 0 && gridDim.y > 1) {
+#if defined(__CUDACC_VER_MAJOR__) && __CUDACC_VER_MAJOR__ * 100 + __CUDACC_VER_MINOR__ < 1208
+        __threadfence();
+        atomicAdd(arrived, 1u);
+        while (int(*(volatile unsigned*)arrived - goal) < 0) {}
+        __threadfence();
+#else
+        __nv_atomic_fetch_add(arrived, 1u, __NV_ATOMIC_RELEASE, __NV_THREAD_SCOPE_DEVICE);
+        while (int(__nv_atomic_load_n(arrived, __NV_ATOMIC_ACQUIRE, __NV_THREAD_SCOPE_DEVICE) - goal) < 0) {}
+#endif
+    }
+    __syncthreads();
+}
+
+// Of so many units how many the block has, which has room for `own`.
+__device__ inline Index units_of(const Index units, const Index own) {
+    const Index left = units - blockIdx.y * own;
+    return left < 0 ? 0 : left < own ? left : own;
+}
+
+// How a block multiplies: the units of each of some gates are columns, and threads share the entries of a column.
+struct Columns {
+    Index gates, units, own;  // units that the block has, and those it has room for
+    Index apart, across, along;  // in the weight: from a gate to the next, a unit, an entry of the operand
+};
+
+// Lay what a block needs of a weight into shared memory, and tell where it is then.
+__device__ inline void keep(const storage*& weight, Columns& by, const Index length, storage*& room) {
+    const Index columns = by.gates * by.units;
+    for (Index j = threadIdx.x; j < columns * length; j += blockDim.x) {
+        const Index c = j % columns, u = j / columns;
+        room[j] = weight[c / by.units * by.apart + c % by.units * by.across + u * by.along];
+    }
+    weight = room;
+    room += by.gates * by.own * length;
+    by.apart = by.units;
+    by.across = 1;
+    by.along = columns;
+}
+
+// out = weight @ operand, or added to it, for the rows of a group; `room` is for CHUNK entries and all threads.
+__device__ inline void product(
+        real* out, const bool add, const storage* operand, const Index pitch, const Index rows,
+        const Index length, const storage* weight, const Columns by, real* room) {
+    real* const parts = room + ROWS * CHUNK;
+    const Index threads = blockDim.x, columns = by.gates * by.units;
+    for (Index first = 0; first < columns; first += threads) {
+        const Index here = columns - first < threads ? columns - first : threads, slices = threads / here;
+        const Index column = first + threadIdx.x % here, slice = threadIdx.x / here;
+        const storage* own = weight + column / by.units * by.apart + column % by.units * by.across;
+        real total[ROWS] = {};
+        for (Index begin = 0; begin < length; begin += CHUNK) {
+            const Index count = length - begin < CHUNK ? length - begin : CHUNK;
+            __syncthreads();
+            for (Index j = threadIdx.x; j < rows * count; j += threads) {
+                const storage entry = __ldcg(operand + j / count * pitch + begin + j % count);
+                room[j / count * CHUNK + j % count] = entry;
+            }
+            __syncthreads();
+            for (Index u = slice; slice < slices && u < count; u += slices) {
+                const real each = own[(begin + u) * by.along];
+                #pragma unroll
+                for (Index r = 0; r < ROWS; r++) total[r] += each * room[r * CHUNK + u];
+            }
+        }
+        #pragma unroll
+        for (Index r = 0; r < ROWS; r++) parts[r * threads + threadIdx.x] = total[r];
+        __syncthreads();
+        for (Index j = threadIdx.x; j < here * rows; j += threads) {
+            const Index r = j / here, c = first + j % here;
+            real& sum = out[(c / by.units * ROWS + r) * by.own + c % by.units];
+            if (!add) sum = 0;
+            for (Index n = 0; n < slices; n++) sum += parts[r * threads + n * here + j % here];
+        }
+    }
+    __syncthreads();
+}
 
 // The sum of every 8th row of a column, for each of 8 threads: the first from row 0 on, the next from row 1.
 template <class Entry>
@@ -191,6 +289,209 @@ extern "C" __global__ void ln_gru_forward_8(
     h[(at + B) * H + k] = over ? h_ : h_ * z_ + (1 - z_) * n_;  // h_next
 }
 
+// All steps in one launch: blocks share the units, and meet before products and sums.
+extern "C" __global__ void ln_gru_forward_9(
+        unsigned* arrived, real* parts, const Index kept, const Index B, const Index T, const Index H,
+        Read b_, Read c, Read g_h, Exchanged z, Exchanged r_, Exchanged n, Exchanged gates_2, real* p_z_2,
+        Exchanged h, Read R, const bool* __restrict__ finished) {
+    extern __shared__ real shared[];
+    const Index row = blockIdx.z * ROWS, rows = B - row < ROWS ? B - row : ROWS;
+    const Index own_H = (H + gridDim.y - 1) / gridDim.y;
+    arrived += blockIdx.z * 32;
+    unsigned goal = 0;
+
+    real* room = shared;  // of products
+    real* next = room + ROWS * (CHUNK + blockDim.x);
+    real* const s_h = next;
+    next += ROWS * own_H;
+    real* const s_R_0_h = next;
+    next += ROWS * own_H;
+    real* const s_R_1_h = next;
+    next += ROWS * own_H;
+    real* const s_R_2_h = next;
+    next += ROWS * own_H;
+    real* const s_sum_R_0_h = next;
+    next += ROWS;
+    real* const s_centre_z_2 = next;
+    next += ROWS;
+    real* const s_centred_R_0_h = next;
+    next += ROWS * own_H;
+    real* const s_centred_R_1_h = next;
+    next += ROWS * own_H;
+    real* const s_centred_R_2_h = next;
+    next += ROWS * own_H;
+    real* const s_square_R_0_h = next;
+    next += ROWS * own_H;
+    real* const s_square_R_1_h = next;
+    next += ROWS * own_H;
+    real* const s_square_R_2_h = next;
+    next += ROWS * own_H;
+    real* const s_sum_square_R_0_h = next;
+    next += ROWS;
+    real* const s_p_z_2 = next;
+    next += ROWS;
+    real* const s_h_next = next;
+    next += ROWS * own_H;
+    __shared__ Index ends[ROWS];
+    if (threadIdx.x < rows) ends[threadIdx.x] = steps_of(finished, B, row + threadIdx.x, 0, T);
+    __syncthreads();
+    Index last = 0;
+    for (Index r = 0; r < rows; r++) last = ends[r] > last ? ends[r] : last;
+    storage* weights = (storage*)next;
+    const storage* weight_1 = R + blockIdx.y * own_H * H;
+    Columns by_1{3, units_of(H, own_H), own_H, H * H, H, 1};
+    if (kept) keep(weight_1, by_1, H, weights);
+    __syncthreads();
+
+    {
+        const Index t = 0;
+        for (Index j = threadIdx.x; j < rows * own_H; j += blockDim.x) {
+            const Index r = j / own_H, q = j % own_H, k = blockIdx.y * own_H + q, b = row + r, at = t * B + b;
+            if (k >= H) continue;
+            s_h[r * own_H + q] = h[at * H + k];
+        }
+    }
+    __syncthreads();
+    for (Index t = 0; t < last; t++) {
+        meet(arrived, goal);
+        product(s_R_0_h, false, h + (t * B + row) * H, H, rows, H, weight_1, by_1, room);
+        for (Index r = threadIdx.x; r < rows; r += blockDim.x) {
+            const Index b = row + r;
+            {
+                real total = 0;
+                for (Index q = 0; q < units_of(H, own_H); q++) total += s_R_0_h[r * own_H + q];
+                for (Index q = 0; q < units_of(H, own_H); q++) total += s_R_1_h[r * own_H + q];
+                for (Index q = 0; q < units_of(H, own_H); q++) total += s_R_2_h[r * own_H + q];
+                parts[((0 * 2 + (t & 1)) * B + b) * gridDim.y + blockIdx.y] = total;
+            }
+        }
+        meet(arrived, goal);
+        for (Index r = threadIdx.x; r < rows; r += blockDim.x) {
+            const Index b = row + r;
+            {
+                real total = 0;
+                for (Index q = 0; q < gridDim.y; q++) total += __ldcg(&parts[((0 * 2 + (t & 1)) * B + b) * gridDim.y + q]);
+                s_sum_R_0_h[r] = total;
+            }
+        }
+        __syncthreads();
+        for (Index r = threadIdx.x; r < rows; r += blockDim.x) {
+            const real sum_R_0_h = s_sum_R_0_h[r];
+            s_centre_z_2[r] = real(0.3333333333333333) * sum_R_0_h / real(H);  // centre_z_2
+        }
+        __syncthreads();
+        for (Index j = threadIdx.x; j < rows * own_H; j += blockDim.x) {
+            const Index r = j / own_H, q = j % own_H, k = blockIdx.y * own_H + q, b = row + r, at = t * B + b;
+            if (k >= H) continue;
+            const bool over = t >= ends[r];
+            const real R_0_h = s_R_0_h[r * own_H + q];
+            const real centre_z_2 = s_centre_z_2[r];
+            const real R_1_h = s_R_1_h[r * own_H + q];
+            const real R_2_h = s_R_2_h[r * own_H + q];
+            const real centred_R_0_h = R_0_h - centre_z_2;
+            const real centred_R_1_h = R_1_h - centre_z_2;
+            const real centred_R_2_h = R_2_h - centre_z_2;
+            s_centred_R_0_h[r * own_H + q] = centred_R_0_h;
+            gates_2[at * (3 * H) + k] = over ? 0 : centred_R_0_h;
+            s_centred_R_1_h[r * own_H + q] = centred_R_1_h;
+            gates_2[at * (3 * H) + H + k] = over ? 0 : centred_R_1_h;
+            s_centred_R_2_h[r * own_H + q] = centred_R_2_h;
+            gates_2[at * (3 * H) + 2 * H + k] = over ? 0 : centred_R_2_h;
+            s_square_R_0_h[r * own_H + q] = square(centred_R_0_h);  // square_R_0_h
+            s_square_R_1_h[r * own_H + q] = square(centred_R_1_h);  // square_R_1_h
+            s_square_R_2_h[r * own_H + q] = square(centred_R_2_h);  // square_R_2_h
+        }
+        __syncthreads();
+        for (Index r = threadIdx.x; r < rows; r += blockDim.x) {
+            const Index b = row + r;
+            {
+                real total = 0;
+                for (Index q = 0; q < units_of(H, own_H); q++) total += s_square_R_0_h[r * own_H + q];
+                for (Index q = 0; q < units_of(H, own_H); q++) total += s_square_R_1_h[r * own_H + q];
+                for (Index q = 0; q < units_of(H, own_H); q++) total += s_square_R_2_h[r * own_H + q];
+                parts[((1 * 2 + (t & 1)) * B + b) * gridDim.y + blockIdx.y] = total;
+            }
+        }
+        meet(arrived, goal);
+        for (Index r = threadIdx.x; r < rows; r += blockDim.x) {
+            const Index b = row + r;
+            {
+                real total = 0;
+                for (Index q = 0; q < gridDim.y; q++) total += __ldcg(&parts[((1 * 2 + (t & 1)) * B + b) * gridDim.y + q]);
+                s_sum_square_R_0_h[r] = total;
+            }
+        }
+        __syncthreads();
+        for (Index r = threadIdx.x; r < rows; r += blockDim.x) {
+            const Index b = row + r, at = t * B + b;
+            const bool over = t >= ends[r];
+            const real sum_square_R_0_h = s_sum_square_R_0_h[r];
+            const real variance_z_2 = real(0.3333333333333333) * sum_square_R_0_h / real(H);
+            const real a_z_2 = variance_z_2 + real(1e-05);
+            const real p_z_2_ = 1 / sqrt(a_z_2);
+            s_p_z_2[r] = p_z_2_;
+            if (blockIdx.y == 0) p_z_2[at] = over ? 0 : p_z_2_;
+        }
+        __syncthreads();
+        for (Index j = threadIdx.x; j < rows * own_H; j += blockDim.x) {
+            const Index r = j / own_H, q = j % own_H, k = blockIdx.y * own_H + q, b = row + r, at = t * B + b;
+            if (k >= H) continue;
+            const bool over = t >= ends[r];
+            const real b_0 = b_[k];
+            const real c_0 = c[k];
+            const real centred_R_0_h = s_centred_R_0_h[r * own_H + q];
+            const real g_h_0 = g_h[k];
+            const real p_z_2_ = s_p_z_2[r];
+            const real x_z_3 = z[at * H + k];
+            const real b_1 = b_[H + k];
+            const real c_1 = c[H + k];
+            const real centred_R_1_h = s_centred_R_1_h[r * own_H + q];
+            const real g_h_1 = g_h[H + k];
+            const real x_r = r_[at * H + k];
+            const real b_2 = b_[2 * H + k];
+            const real c_2 = c[2 * H + k];
+            const real centred_R_2_h = s_centred_R_2_h[r * own_H + q];
+            const real g_h_2 = g_h[2 * H + k];
+            const real x_n = n[at * H + k];
+            const real h_ = s_h[r * own_H + q];
+            const real z_ = sigmoid(b_0 + c_0 + centred_R_0_h * g_h_0 * p_z_2_ + x_z_3);
+            const real r__2 = sigmoid(b_1 + c_1 + centred_R_1_h * g_h_1 * p_z_2_ + x_r);
+            const real n_ = tanh(b_2 + r__2 * (c_2 + centred_R_2_h * g_h_2 * p_z_2_) + x_n);
+            const real h_next = h_ * z_ + (1 - z_) * n_;
+            z[at * H + k] = over ? 0 : z_;
+            r_[at * H + k] = over ? 0 : r__2;
+            n[at * H + k] = over ? 0 : n_;
+            s_h_next[r * own_H + q] = h_next;
+            h[(at + B) * H + k] = over ? s_h[r * own_H + q] : h_next;
+        }
+        __syncthreads();
+        for (Index j = threadIdx.x; j < rows * own_H; j += blockDim.x) {
+            const Index r = j / own_H, q = j % own_H, k = blockIdx.y * own_H + q;
+            if (k >= H) continue;
+            const bool over = t >= ends[r];
+            if (!over) s_h[r * own_H + q] = s_h_next[r * own_H + q];
+        }
+        __syncthreads();
+    }
+    for (Index t = last; t < T; t++) {
+        for (Index j = threadIdx.x; j < rows * own_H; j += blockDim.x) {
+            const Index r = j / own_H, q = j % own_H, k = blockIdx.y * own_H + q, b = row + r, at = t * B + b;
+            if (k >= H) continue;
+            gates_2[at * (3 * H) + k] = 0;
+            gates_2[at * (3 * H) + H + k] = 0;
+            gates_2[at * (3 * H) + 2 * H + k] = 0;
+            z[at * H + k] = 0;
+            r_[at * H + k] = 0;
+            n[at * H + k] = 0;
+            h[(at + B) * H + k] = s_h[r * own_H + q];
+        }
+        for (Index r = threadIdx.x; r < rows; r += blockDim.x) {
+            const Index b = row + r, at = t * B + b;
+            if (blockIdx.y == 0) p_z_2[at] = 0;
+        }
+    }
+}
+
 // Computes d_h_next, d_z, d_n, g_c_2, g_g_h_2, g_g_x_2, d_r, g_g_h_1, g_g_x_1, g_p_z_2, g_p_z, g_g_h_0 and
 //     g_g_x_0.
 extern "C" __global__ void ln_gru_backward_1(
@@ -333,9 +634,258 @@ extern "C" __global__ void ln_gru_backward_6(
     if (!over) d_h[b * H + k] = d_h_next * z_ + d_r_h_;
 }
 
+// All steps in one launch: blocks share the units, and meet before products and sums.
+extern "C" __global__ void ln_gru_backward_7(
+        unsigned* arrived, real* parts, const Index kept, const Index B, const Index T, const Index H,
+        Read d_y, Read z, Read n, Read r_, Read gates_2, ReadReal p_z_2, Read gates, ReadReal p_z, Read c,
+        Read g_h, Read h, Read g_x, Exchanged d_gates, real* g_c_2, real* d_gates_3, real* d_gates_4,
+        real* g_p_z, Exchanged d_gates_2, Exchanged d_h, Read R, const bool* __restrict__ finished) {
+    extern __shared__ real shared[];
+    const Index row = blockIdx.z * ROWS, rows = B - row < ROWS ? B - row : ROWS;
+    const Index own_H = (H + gridDim.y - 1) / gridDim.y;
+    arrived += blockIdx.z * 32;
+    unsigned goal = 0;
+
+    real* room = shared;  // of products
+    real* next = room + ROWS * (CHUNK + blockDim.x);
+    real* const s_d_h_later = next;
+    next += ROWS * own_H;
+    real* const s_d_h_next = next;
+    next += ROWS * own_H;
+    real* const s_d_n = next;
+    next += ROWS * own_H;
+    real* const s_d_r = next;
+    next += ROWS * own_H;
+    real* const s_d_z = next;
+    next += ROWS * own_H;
+    real* const s_g_p_z_2 = next;
+    next += ROWS * own_H;
+    real* const s_sum_g_p_z_2 = next;
+    next += ROWS;
+    real* const s_d_sum_square_R_0_h = next;
+    next += ROWS;
+    real* const s_d_centred_R_2_h = next;
+    next += ROWS * own_H;
+    real* const s_d_centred_R_1_h = next;
+    next += ROWS * own_H;
+    real* const s_d_centred_R_0_h = next;
+    next += ROWS * own_H;
+    real* const s_g_centre_z_2 = next;
+    next += ROWS * own_H;
+    real* const s_sum_g_centre_z_2 = next;
+    next += ROWS;
+    real* const s_d_sum_R_0_h = next;
+    next += ROWS;
+    real* const s_d_r_h = next;
+    next += ROWS * own_H;
+    real* const s_d_h = next;
+    next += ROWS * own_H;
+    __shared__ Index ends[ROWS];
+    if (threadIdx.x < rows) ends[threadIdx.x] = steps_of(finished, B, row + threadIdx.x, 0, T);
+    __syncthreads();
+    Index last = 0;
+    for (Index r = 0; r < rows; r++) last = ends[r] > last ? ends[r] : last;
+    storage* weights = (storage*)next;
+    const storage* weight_1 = R + blockIdx.y * own_H;
+    Columns by_1{1, units_of(H, own_H), own_H, H * H, 1, H};
+    if (kept) keep(weight_1, by_1, 3 * H, weights);
+    __syncthreads();
+
+    for (Index j = threadIdx.x; j < rows * own_H; j += blockDim.x) {
+        const Index r = j / own_H, q = j % own_H, k = blockIdx.y * own_H + q, b = row + r;
+        if (k >= H) continue;
+        s_d_h_later[r * own_H + q] = d_h[b * H + k];
+    }
+    __syncthreads();
+    for (Index t = last; t < T; t++) {
+        for (Index j = threadIdx.x; j < rows * own_H; j += blockDim.x) {
+            const Index r = j / own_H, q = j % own_H, k = blockIdx.y * own_H + q, b = row + r, at = t * B + b;
+            if (k >= H) continue;
+            d_gates[at * (3 * H) + 2 * H + k] = 0;
+            g_c_2[at * H + k] = 0;
+            d_gates_3[at * (3 * H) + 2 * H + k] = 0;
+            d_gates_4[at * (3 * H) + 2 * H + k] = 0;
+            d_gates[at * (3 * H) + H + k] = 0;
+            d_gates_3[at * (3 * H) + H + k] = 0;
+            d_gates_4[at * (3 * H) + H + k] = 0;
+            d_gates[at * (3 * H) + k] = 0;
+            g_p_z[at * H + k] = 0;
+            d_gates_3[at * (3 * H) + k] = 0;
+            d_gates_4[at * (3 * H) + k] = 0;
+            d_gates_2[at * (3 * H) + 2 * H + k] = 0;
+            d_gates_2[at * (3 * H) + H + k] = 0;
+            d_gates_2[at * (3 * H) + k] = 0;
+        }
+    }
+    for (Index t = last - 1; t >= 0; t--) {
+        for (Index j = threadIdx.x; j < rows * own_H; j += blockDim.x) {
+            const Index r = j / own_H, q = j % own_H, k = blockIdx.y * own_H + q, b = row + r, at = t * B + b;
+            if (k >= H) continue;
+            const bool over = t >= ends[r];
+            const real d_h_later = s_d_h_later[r * own_H + q];
+            const real d_y_ = d_y[at * H + k];
+            const real z_ = z[at * H + k];
+            const real n_ = n[at * H + k];
+            const real r__2 = r_[at * H + k];
+            const real centred_R_2_h = gates_2[at * (3 * H) + 2 * H + k];
+            const real p_z_2_ = p_z_2[at];
+            const real centred_A_2_x = gates[at * (3 * H) + 2 * H + k];
+            const real p_z_ = p_z[at];
+            const real c_2 = c[2 * H + k];
+            const real g_h_2 = g_h[2 * H + k];
+            const real centred_R_1_h = gates_2[at * (3 * H) + H + k];
+            const real centred_A_1_x = gates[at * (3 * H) + H + k];
+            const real h_ = h[at * H + k];
+            const real centred_R_0_h = gates_2[at * (3 * H) + k];
+            const real g_h_0 = g_h[k];
+            const real g_h_1 = g_h[H + k];
+            const real centred_A_0_x = gates[at * (3 * H) + k];
+            const real g_x_0 = g_x[k];
+            const real g_x_1 = g_x[H + k];
+            const real g_x_2 = g_x[2 * H + k];
+            const real d_h_next = d_h_later + d_y_;
+            const real not_z = 1 - z_;
+            const real d_n = d_h_next * (1 - square(n_)) * not_z;
+            const real d_r = d_n * (1 - r__2) * r__2 * (c_2 + centred_R_2_h * g_h_2 * p_z_2_);
+            const real d_z = d_h_next * z_ * not_z * (h_ - n_);
+            s_d_h_next[r * own_H + q] = d_h_next;
+            s_d_n[r * own_H + q] = d_n;
+            d_gates[at * (3 * H) + 2 * H + k] = over ? 0 : d_n;
+            g_c_2[at * H + k] = over ? 0 : d_n * r__2;
+            d_gates_3[at * (3 * H) + 2 * H + k] = over ? 0 : d_n * centred_R_2_h * p_z_2_ * r__2;  // g_g_h_2
+            d_gates_4[at * (3 * H) + 2 * H + k] = over ? 0 : d_n * centred_A_2_x * p_z_;  // g_g_x_2
+            s_d_r[r * own_H + q] = d_r;
+            d_gates[at * (3 * H) + H + k] = over ? 0 : d_r;
+            d_gates_3[at * (3 * H) + H + k] = over ? 0 : d_r * centred_R_1_h * p_z_2_;  // g_g_h_1
+            d_gates_4[at * (3 * H) + H + k] = over ? 0 : d_r * centred_A_1_x * p_z_;  // g_g_x_1
+            s_d_z[r * own_H + q] = d_z;
+            d_gates[at * (3 * H) + k] = over ? 0 : d_z;
+            s_g_p_z_2[r * own_H + q] = d_n * centred_R_2_h * g_h_2 * r__2 + d_r * centred_R_1_h * g_h_1 + d_z *
+                centred_R_0_h * g_h_0;  // g_p_z_2
+            g_p_z[at * H + k] = over ? 0 : d_n * centred_A_2_x * g_x_2 + d_r * centred_A_1_x * g_x_1 + d_z *
+                centred_A_0_x * g_x_0;
+            d_gates_3[at * (3 * H) + k] = over ? 0 : d_z * centred_R_0_h * p_z_2_;  // g_g_h_0
+            d_gates_4[at * (3 * H) + k] = over ? 0 : d_z * centred_A_0_x * p_z_;  // g_g_x_0
+        }
+        __syncthreads();
+        for (Index r = threadIdx.x; r < rows; r += blockDim.x) {
+            const Index b = row + r;
+            {
+                real total = 0;
+                for (Index q = 0; q < units_of(H, own_H); q++) total += s_g_p_z_2[r * own_H + q];
+                parts[((0 * 2 + (t & 1)) * B + b) * gridDim.y + blockIdx.y] = total;
+            }
+        }
+        meet(arrived, goal);
+        for (Index r = threadIdx.x; r < rows; r += blockDim.x) {
+            const Index b = row + r;
+            {
+                real total = 0;
+                for (Index q = 0; q < gridDim.y; q++) total += __ldcg(&parts[((0 * 2 + (t & 1)) * B + b) * gridDim.y + q]);
+                s_sum_g_p_z_2[r] = total;
+            }
+        }
+        __syncthreads();
+        for (Index r = threadIdx.x; r < rows; r += blockDim.x) {
+            const Index b = row + r, at = t * B + b;
+            const real p_z_2_ = p_z_2[at];
+            const real sum_g_p_z_2 = s_sum_g_p_z_2[r];
+            s_d_sum_square_R_0_h[r] = -real(0.16666666666666666) * cube(p_z_2_) * sum_g_p_z_2 / real(H);  // d_sum_square_R_0_h
+        }
+        __syncthreads();
+        for (Index j = threadIdx.x; j < rows * own_H; j += blockDim.x) {
+            const Index r = j / own_H, q = j % own_H, k = blockIdx.y * own_H + q, b = row + r, at = t * B + b;
+            if (k >= H) continue;
+            const real d_sum_square_R_0_h = s_d_sum_square_R_0_h[r];
+            const real centred_R_2_h = gates_2[at * (3 * H) + 2 * H + k];
+            const real d_n = s_d_n[r * own_H + q];
+            const real g_h_2 = g_h[2 * H + k];
+            const real p_z_2_ = p_z_2[at];
+            const real r__2 = r_[at * H + k];
+            const real centred_R_1_h = gates_2[at * (3 * H) + H + k];
+            const real d_r = s_d_r[r * own_H + q];
+            const real g_h_1 = g_h[H + k];
+            const real centred_R_0_h = gates_2[at * (3 * H) + k];
+            const real d_z = s_d_z[r * own_H + q];
+            const real g_h_0 = g_h[k];
+            const real d_square_R_2_h = d_sum_square_R_0_h;
+            const real d_square_R_1_h = d_sum_square_R_0_h;
+            const real d_square_R_0_h = d_sum_square_R_0_h;
+            const real d_centred_R_2_h = 2 * d_square_R_2_h * centred_R_2_h + d_n * g_h_2 * p_z_2_ * r__2;
+            const real d_centred_R_1_h = 2 * d_square_R_1_h * centred_R_1_h + d_r * g_h_1 * p_z_2_;
+            const real d_centred_R_0_h = 2 * d_square_R_0_h * centred_R_0_h + d_z * g_h_0 * p_z_2_;
+            s_d_centred_R_2_h[r * own_H + q] = d_centred_R_2_h;
+            s_d_centred_R_1_h[r * own_H + q] = d_centred_R_1_h;
+            s_d_centred_R_0_h[r * own_H + q] = d_centred_R_0_h;
+            s_g_centre_z_2[r * own_H + q] = -d_centred_R_0_h - d_centred_R_1_h - d_centred_R_2_h;  // g_centre_z_2
+        }
+        __syncthreads();
+        for (Index r = threadIdx.x; r < rows; r += blockDim.x) {
+            const Index b = row + r;
+            {
+                real total = 0;
+                for (Index q = 0; q < units_of(H, own_H); q++) total += s_g_centre_z_2[r * own_H + q];
+                parts[((1 * 2 + (t & 1)) * B + b) * gridDim.y + blockIdx.y] = total;
+            }
+        }
+        meet(arrived, goal);
+        for (Index r = threadIdx.x; r < rows; r += blockDim.x) {
+            const Index b = row + r;
+            {
+                real total = 0;
+                for (Index q = 0; q < gridDim.y; q++) total += __ldcg(&parts[((1 * 2 + (t & 1)) * B + b) * gridDim.y + q]);
+                s_sum_g_centre_z_2[r] = total;
+            }
+        }
+        __syncthreads();
+        for (Index r = threadIdx.x; r < rows; r += blockDim.x) {
+            const real sum_g_centre_z_2 = s_sum_g_centre_z_2[r];
+            s_d_sum_R_0_h[r] = real(0.3333333333333333) * sum_g_centre_z_2 / real(H);  // d_sum_R_0_h
+        }
+        __syncthreads();
+        for (Index j = threadIdx.x; j < rows * own_H; j += blockDim.x) {
+            const Index r = j / own_H, q = j % own_H, k = blockIdx.y * own_H + q, b = row + r, at = t * B + b;
+            if (k >= H) continue;
+            const bool over = t >= ends[r];
+            const real d_centred_R_2_h = s_d_centred_R_2_h[r * own_H + q];
+            const real d_sum_R_0_h = s_d_sum_R_0_h[r];
+            const real d_centred_R_1_h = s_d_centred_R_1_h[r * own_H + q];
+            const real d_centred_R_0_h = s_d_centred_R_0_h[r * own_H + q];
+            d_gates_2[at * (3 * H) + 2 * H + k] = over ? 0 : d_centred_R_2_h + d_sum_R_0_h;  // d_R_2_h
+            d_gates_2[at * (3 * H) + H + k] = over ? 0 : d_centred_R_1_h + d_sum_R_0_h;  // d_R_1_h
+            d_gates_2[at * (3 * H) + k] = over ? 0 : d_centred_R_0_h + d_sum_R_0_h;  // d_R_0_h
+        }
+        __syncthreads();
+        meet(arrived, goal);
+        product(s_d_r_h, false, d_gates_2 + (t * B + row) * (3 * H), 3 * H, rows, 3 * H, weight_1, by_1,
+            room);
+        for (Index j = threadIdx.x; j < rows * own_H; j += blockDim.x) {
+            const Index r = j / own_H, q = j % own_H, k = blockIdx.y * own_H + q, b = row + r, at = t * B + b;
+            if (k >= H) continue;
+            const real d_h_next = s_d_h_next[r * own_H + q];
+            const real d_r_h = s_d_r_h[r * own_H + q];
+            const real z_ = z[at * H + k];
+            s_d_h[r * own_H + q] = d_h_next * z_ + d_r_h;  // d_h
+        }
+        __syncthreads();
+        for (Index j = threadIdx.x; j < rows * own_H; j += blockDim.x) {
+            const Index r = j / own_H, q = j % own_H, k = blockIdx.y * own_H + q;
+            if (k >= H) continue;
+            const bool over = t >= ends[r];
+            if (!over) s_d_h_later[r * own_H + q] = s_d_h[r * own_H + q];
+        }
+        __syncthreads();
+    }
+    for (Index j = threadIdx.x; j < rows * own_H; j += blockDim.x) {
+        const Index r = j / own_H, q = j % own_H, k = blockIdx.y * own_H + q, b = row + r;
+        if (k >= H) continue;
+        d_h[b * H + k] = s_d_h_later[r * own_H + q];
+    }
+}
+
 // The sums of d_z, d_r, d_n, g_c_2, g_g_h_0, g_g_h_1, g_g_h_2, g_g_x_0, g_g_x_1 and g_g_x_2 over 256 rows
 //     each.
-extern "C" __global__ void ln_gru_backward_7_parts(
+extern "C" __global__ void ln_gru_backward_8_parts(
         const Index rows, WriteReal parts, const Index H, Read d_gates, ReadReal g_c_2, ReadReal d_gates_3,
         ReadReal d_gates_4) {
     const Index k = (Index)blockIdx.y * 32 + threadIdx.x, first = (Index)blockIdx.x * 256;
@@ -352,7 +902,7 @@ extern "C" __global__ void ln_gru_backward_7_parts(
 
 // The sums of d_z, d_r, d_n, g_c_2, g_g_h_0, g_g_h_1, g_g_h_2, g_g_x_0, g_g_x_1 and g_g_x_2 over all rows,
 //     from those over 256.
-extern "C" __global__ void ln_gru_backward_7(
+extern "C" __global__ void ln_gru_backward_8(
         const Index count, ReadReal parts, const Index H, Write d_b, Write d_c, Write d_g_h, Write d_g_x) {
     const Index k = (Index)blockIdx.x * 32 + threadIdx.x;
 
@@ -364,7 +914,7 @@ extern "C" __global__ void ln_gru_backward_7(
     else if (k < 10 * H) d_g_x[k - 7 * H] = total;
 }
 
-extern "C" __global__ void ln_gru_backward_9(
+extern "C" __global__ void ln_gru_backward_10(
         const Index rows, const Index H, ReadReal p_z, WriteReal d_sum_square_A_0_x) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows) return;
@@ -377,7 +927,7 @@ extern "C" __global__ void ln_gru_backward_9(
 }
 
 // Computes d_centred_A_2_x, d_centred_A_1_x, d_centred_A_0_x and g_centre_z.
-extern "C" __global__ void ln_gru_backward_10(
+extern "C" __global__ void ln_gru_backward_11(
         const Index rows, const Index H, ReadReal d_sum_square_A_0_x, Read gates, Write d_gates, Read g_x,
         ReadReal p_z, WriteReal g_centre_z) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
@@ -404,7 +954,7 @@ extern "C" __global__ void ln_gru_backward_10(
     g_centre_z[at * H + k] = -d_centred_A_0_x - d_centred_A_1_x - d_centred_A_2_x;
 }
 
-extern "C" __global__ void ln_gru_backward_11(
+extern "C" __global__ void ln_gru_backward_12(
         const Index rows, const Index H, WriteReal d_sum_A_0_x) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows) return;
@@ -416,7 +966,7 @@ extern "C" __global__ void ln_gru_backward_11(
 }
 
 // Computes d_A_2_x, d_A_1_x and d_A_0_x.
-extern "C" __global__ void ln_gru_backward_12(
+extern "C" __global__ void ln_gru_backward_13(
         const Index rows, const Index H, Write d_gates, ReadReal d_sum_A_0_x) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;

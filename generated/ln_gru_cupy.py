@@ -155,20 +155,27 @@ def forward(
     launch("ln_gru_forward_4", dtype, T * B * H, T * B, H, gates, g_x, p_z, z, r, n)
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
-    R_T = R.T
-    for t in range(T):
-        # z = sigmoid(layer_norm(A @ x, g_x)[0] + layer_norm(R @ h, g_h)[0] + b[0] + c[0])
-        product(h[t], R_T, gates_2[t])
-        row_sum(gates_2[t], centre_z_2, dtype)
-        launch("ln_gru_forward_5", dtype, B, B, H, centre_z_2)
-        launch("ln_gru_forward_6", dtype, B * H, B, t, H, gates_2, centre_z_2, u)
-        row_sum(u, p_z_2[t], dtype)
-        launch("ln_gru_forward_7", dtype, B, B, t, H, p_z_2)
+    blocks = sharing(B, H)
+    if blocks:
+        one_launch(
+            "ln_gru_forward_9", dtype, blocks, B, 2, ((11, H), (4, 1)), ((3, H, H),), T, H, b, c, g_h, z, r,
+            n, gates_2, p_z_2, h, R, finished,
+        )
+    else:
+        R_T = R.T
+        for t in range(T):
+            # z = sigmoid(layer_norm(A @ x, g_x)[0] + layer_norm(R @ h, g_h)[0] + b[0] + c[0])
+            product(h[t], R_T, gates_2[t])
+            row_sum(gates_2[t], centre_z_2, dtype)
+            launch("ln_gru_forward_5", dtype, B, B, H, centre_z_2)
+            launch("ln_gru_forward_6", dtype, B * H, B, t, H, gates_2, centre_z_2, u)
+            row_sum(u, p_z_2[t], dtype)
+            launch("ln_gru_forward_7", dtype, B, B, t, H, p_z_2)
 
-        # r = sigmoid(layer_norm(A @ x, g_x)[1] + layer_norm(R @ h, g_h)[1] + b[1] + c[1])
-        # n = tanh(r * (layer_norm(R @ h, g_h)[2] + c[2]) + layer_norm(A @ x, g_x)[2] + b[2])
-        # h' = (1 - z) * n + z * h
-        launch("ln_gru_forward_8", dtype, B * H, B, t, H, b, c, gates_2, g_h, p_z_2, z, r, n, h, finished)
+            # r = sigmoid(layer_norm(A @ x, g_x)[1] + layer_norm(R @ h, g_h)[1] + b[1] + c[1])
+            # n = tanh(r * (layer_norm(R @ h, g_h)[2] + c[2]) + layer_norm(A @ x, g_x)[2] + b[2])
+            # h' = (1 - z) * n + z * h
+            launch("ln_gru_forward_8", dtype, B * H, B, t, H, b, c, gates_2, g_h, p_z_2, z, r, n, h, finished)
 
     clear(finished, gates, gates_2, p_z, z, r, n, p_z_2)
 
@@ -214,33 +221,41 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_sum_square_A_0_x, d_sum_A_0_x = (cp.empty((T, B, 1), arithmetic(dtype)) for _ in range(2))
     d_x = cp.empty((T, B, I), dtype)
     d_A, d_R, d_b, d_c, d_g_h, d_g_x = (cp.zeros(shape, dtype) for shape in shapes(I, H))
-    for t in reversed(range(T)):
-        # d_A_0_x, d_A_2_x, g_c_2, g_g_h_2, g_g_x_2, d_A_1_x, g_g_h_1, g_g_x_1, g_p_z_2, g_p_z,
-        #     g_g_h_0 and g_g_x_0.
-        launch(
-            "ln_gru_backward_1", dtype, B * H, B, t, H, d_h, d_y, z, n, r, gates_2, p_z_2, gates, p_z, c, g_h,
-            h, g_x, d_gates, g_c_2, d_gates_3, d_gates_4, g_p_z_2, g_p_z, finished,
+    blocks = sharing(B, H)
+    if blocks:
+        one_launch(
+            "ln_gru_backward_7", dtype, blocks, B, 2, ((12, H), (4, 1)), ((1, H, 3 * H),), T, H, d_y, z, n, r,
+            gates_2, p_z_2, gates, p_z, c, g_h, h, g_x, d_gates, g_c_2, d_gates_3, d_gates_4, g_p_z,
+            d_gates_2, d_h, R, finished,
         )
-        row_sum(g_p_z_2, d_sum_square_R_0_h, dtype)
+    else:
+        for t in reversed(range(T)):
+            # d_A_0_x, d_A_2_x, g_c_2, g_g_h_2, g_g_x_2, d_A_1_x, g_g_h_1, g_g_x_1, g_p_z_2, g_p_z,
+            #     g_g_h_0 and g_g_x_0.
+            launch(
+                "ln_gru_backward_1", dtype, B * H, B, t, H, d_h, d_y, z, n, r, gates_2, p_z_2, gates, p_z, c,
+                g_h, h, g_x, d_gates, g_c_2, d_gates_3, d_gates_4, g_p_z_2, g_p_z, finished,
+            )
+            row_sum(g_p_z_2, d_sum_square_R_0_h, dtype)
 
-        # d_sum_square_R_0_h *= -1 / 6 * p_z_2**3 / hidden
-        launch("ln_gru_backward_2", dtype, B, B, t, H, p_z_2, d_sum_square_R_0_h, finished)
+            # d_sum_square_R_0_h *= -1 / 6 * p_z_2**3 / hidden
+            launch("ln_gru_backward_2", dtype, B, B, t, H, p_z_2, d_sum_square_R_0_h, finished)
 
-        # d_R_2_h, d_R_1_h, d_R_0_h and g_centre_z_2.
-        launch(
-            "ln_gru_backward_3", dtype, B * H, B, t, H, d_sum_square_R_0_h, gates_2, d_gates, g_h, p_z_2, r,
-            d_gates_2, g_centre_z_2, finished,
-        )
-        row_sum(g_centre_z_2, d_sum_R_0_h, dtype)
+            # d_R_2_h, d_R_1_h, d_R_0_h and g_centre_z_2.
+            launch(
+                "ln_gru_backward_3", dtype, B * H, B, t, H, d_sum_square_R_0_h, gates_2, d_gates, g_h, p_z_2,
+                r, d_gates_2, g_centre_z_2, finished,
+            )
+            row_sum(g_centre_z_2, d_sum_R_0_h, dtype)
 
-        # d_sum_R_0_h *= 1 / 3 / hidden
-        launch("ln_gru_backward_4", dtype, B, B, t, H, d_sum_R_0_h, finished)
-        launch("ln_gru_backward_5", dtype, B * H, B, t, H, d_gates_2, d_sum_R_0_h, finished)
+            # d_sum_R_0_h *= 1 / 3 / hidden
+            launch("ln_gru_backward_4", dtype, B, B, t, H, d_sum_R_0_h, finished)
+            launch("ln_gru_backward_5", dtype, B * H, B, t, H, d_gates_2, d_sum_R_0_h, finished)
 
-        product(d_gates_2[t], R, d_r_h)  # d_r_h = R_0.T @ d_R_0_h + R_1.T @ d_R_1_h + R_2.T @ d_R_2_h
+            product(d_gates_2[t], R, d_r_h)  # d_r_h = R_0.T @ d_R_0_h + R_1.T @ d_R_1_h + R_2.T @ d_R_2_h
 
-        # d_h = d_h * z + d_r_h
-        launch("ln_gru_backward_6", dtype, B * H, B, t, H, d_h, d_r_h, z, finished)
+            # d_h = d_h * z + d_r_h
+            launch("ln_gru_backward_6", dtype, B * H, B, t, H, d_h, d_r_h, z, finished)
 
     # The gradients of the parameters: all steps in one product each.
     clear(finished, d_gates_2)
@@ -251,16 +266,16 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     clear(finished, d_gates_3)
     clear(finished, d_gates_4)
     column_sums(
-        "ln_gru_backward_7", dtype, T * B, 10 * H, (H, d_gates, g_c_2, d_gates_3, d_gates_4),
+        "ln_gru_backward_8", dtype, T * B, 10 * H, (H, d_gates, g_c_2, d_gates_3, d_gates_4),
         (H, d_b, d_c, d_g_h, d_g_x),
     )
 
     # d_sum_square_A_0_x *= -1 / 6 * p_z**3 / hidden
-    launch("ln_gru_backward_9", dtype, T * B, T * B, H, p_z, d_sum_square_A_0_x)
+    launch("ln_gru_backward_10", dtype, T * B, T * B, H, p_z, d_sum_square_A_0_x)
 
     # d_A_2_x, d_A_1_x, d_A_0_x and g_centre_z.
     launch(
-        "ln_gru_backward_10", dtype, T * B * H, T * B, H, d_sum_square_A_0_x, gates, d_gates, g_x, p_z,
+        "ln_gru_backward_11", dtype, T * B * H, T * B, H, d_sum_square_A_0_x, gates, d_gates, g_x, p_z,
         g_centre_z,
     )
 
@@ -268,8 +283,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     row_sum(g_centre_z, d_sum_A_0_x, dtype)
 
     # d_sum_A_0_x *= 1 / 3 / hidden
-    launch("ln_gru_backward_11", dtype, T * B, T * B, H, d_sum_A_0_x)
-    launch("ln_gru_backward_12", dtype, T * B * H, T * B, H, d_gates, d_sum_A_0_x)
+    launch("ln_gru_backward_12", dtype, T * B, T * B, H, d_sum_A_0_x)
+    launch("ln_gru_backward_13", dtype, T * B * H, T * B, H, d_gates, d_sum_A_0_x)
 
     # d_x = A_0.T @ d_A_0_x + A_1.T @ d_A_1_x + A_2.T @ d_A_2_x
     product(d_gates.reshape(T * B, 3 * H), A, d_x.reshape(T * B, I))
@@ -435,6 +450,63 @@ def launch(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> None:
     """Run a kernel with so many threads, if any."""
     if threads > 0:
         kernel(name, dtype)((-(-threads // 256),), (256,), arguments)
+
+
+# How many blocks share the units of a sequence, where all steps are one launch: 0 to launch each step, None
+# to choose by size.
+BLOCKS = None
+ROWS, CHUNK = 8, 128  # sequences that they take together, and how much of an operand each holds, as in CUDA
+THREADS = 256  # of a block
+
+
+def sharing(B: int, units: int) -> int:
+    """How many blocks share the units; 0 where not all that wait for each other are on the device at once.
+
+    It is 0 too where there is so much to multiply that cuBLAS is worth its launches: that bound is of a model
+    of times (docs/cuda.md), and not measured.
+    """
+    if B == 0:
+        return 0
+    if BLOCKS is not None or B * units > 2**14:
+        return BLOCKS or 0
+    processors, _ = limits(cp.cuda.Device().id)  # each of which holds a block
+    return min(processors // -(-B // ROWS), -(-units // 16))
+
+
+@cache
+def limits(device: int) -> tuple[int, int]:
+    """How many multiprocessors a device has, and how many bytes of shared memory a block may ask for."""
+    told = cp.cuda.Device(device).attributes
+    return told["MultiProcessorCount"], told["MaxSharedMemoryPerBlockOptin"] - 1024
+
+
+@cache
+def cooperative(name: str, dtype: np.dtype, room: int) -> Any:
+    """A kernel whose blocks wait for each other, and may ask for so much shared memory."""
+    options = ("-std=c++17", *ARITHMETIC[dtype.name])
+    found = cp.RawModule(code=SOURCE, options=options, enable_cooperative_groups=True).get_function(name)
+    found.max_dynamic_shared_size_bytes = room
+    return found
+
+
+def one_launch(
+    name: str, dtype: np.dtype, blocks: int, B: int, sums: int, held: tuple, weights: tuple, *arguments: Any,
+) -> None:
+    """Run all steps in one launch.
+
+    held: how many values of which size are kept of every row, of each a block's share.
+    weights: how many gates, units and columns each has; a block keeps its share where there is room.
+    """
+    real, groups = arithmetic(dtype), -(-B // ROWS)
+    _, most = limits(cp.cuda.Device().id)
+    arrived = cp.zeros((groups, 32), np.uint32)  # each in a line of memory of its own
+    parts = cp.empty((max(sums, 1), 2, B, blocks), real)
+    each = sum(count * -(-size // blocks) for count, size in held) + CHUNK + THREADS
+    share = sum(gates * -(-units // blocks) * columns for gates, units, columns in weights)
+    room, whole = ROWS * each * real.itemsize, ROWS * each * real.itemsize + share * dtype.itemsize
+    kept = int(whole <= most)
+    given, shared = (arrived, parts, kept, B, *arguments), whole if kept else room
+    cooperative(name, dtype, most)((1, blocks, groups), (THREADS,), given, shared_mem=shared)
 
 
 def product(a: cp.ndarray, b: cp.ndarray, out: cp.ndarray, add: bool = False) -> None:

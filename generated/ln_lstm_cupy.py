@@ -170,32 +170,41 @@ def forward(
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
     c[0] = 0 if initial is None else check("initial.c", initial.c, (B, H))
-    R_T = R.T
-    for t in range(T):
-        # i = sigmoid(layer_norm(A @ x, g_x)[0] + layer_norm(R @ h, g_h)[0] + b[0])
-        product(h[t], R_T, gates_2[t])
-        row_sum(gates_2[t], centre_i_2, dtype)
-        launch("ln_lstm_forward_5", dtype, B, B, H, centre_i_2)
-        launch("ln_lstm_forward_6", dtype, B * H, B, t, H, gates_2, centre_i_2, u)
-        row_sum(u, p_i_2[t], dtype)
-        launch("ln_lstm_forward_7", dtype, B, B, t, H, p_i_2)
-
-        # g = tanh(layer_norm(A @ x, g_x)[1] + layer_norm(R @ h, g_h)[1] + b[1])
-        # f = sigmoid(layer_norm(A @ x, g_x)[2] + layer_norm(R @ h, g_h)[2] + b[2])
-        # o = sigmoid(layer_norm(A @ x, g_x)[3] + layer_norm(R @ h, g_h)[3] + b[3])
-        # c' = f * c + i * g
-        launch("ln_lstm_forward_8", dtype, B * H, B, t, H, b, gates_2, g_h, p_i_2, i, g, f, o, c, finished)
-
-        # h' = o * tanh(layer_norm(c', g_c, b_c))
-        row_sum(c[t + 1], centre_h, dtype)
-        launch("ln_lstm_forward_9", dtype, B, B, H, centre_h)
-        launch("ln_lstm_forward_10", dtype, B * H, B, t, H, c, centre_h, centred_c_next, square_c_next)
-        row_sum(square_c_next, p_h[t], dtype)
-        launch("ln_lstm_forward_11", dtype, B, B, t, H, p_h)
-        launch(
-            "ln_lstm_forward_12", dtype, B * H, B, t, H, b_c, centred_c_next, g_c, p_h, o, tanh_h_2, h,
-            finished,
+    blocks = sharing(B, H)
+    if blocks:
+        one_launch(
+            "ln_lstm_forward_13", dtype, blocks, B, 4, ((19, H), (8, 1)), ((4, H, H),), T, H, b, g_h, i, g, f,
+            o, b_c, g_c, gates_2, p_i_2, c, centred_c_next, p_h, tanh_h_2, h, R, finished,
         )
+    else:
+        R_T = R.T
+        for t in range(T):
+            # i = sigmoid(layer_norm(A @ x, g_x)[0] + layer_norm(R @ h, g_h)[0] + b[0])
+            product(h[t], R_T, gates_2[t])
+            row_sum(gates_2[t], centre_i_2, dtype)
+            launch("ln_lstm_forward_5", dtype, B, B, H, centre_i_2)
+            launch("ln_lstm_forward_6", dtype, B * H, B, t, H, gates_2, centre_i_2, u)
+            row_sum(u, p_i_2[t], dtype)
+            launch("ln_lstm_forward_7", dtype, B, B, t, H, p_i_2)
+
+            # g = tanh(layer_norm(A @ x, g_x)[1] + layer_norm(R @ h, g_h)[1] + b[1])
+            # f = sigmoid(layer_norm(A @ x, g_x)[2] + layer_norm(R @ h, g_h)[2] + b[2])
+            # o = sigmoid(layer_norm(A @ x, g_x)[3] + layer_norm(R @ h, g_h)[3] + b[3])
+            # c' = f * c + i * g
+            launch(
+                "ln_lstm_forward_8", dtype, B * H, B, t, H, b, gates_2, g_h, p_i_2, i, g, f, o, c, finished,
+            )
+
+            # h' = o * tanh(layer_norm(c', g_c, b_c))
+            row_sum(c[t + 1], centre_h, dtype)
+            launch("ln_lstm_forward_9", dtype, B, B, H, centre_h)
+            launch("ln_lstm_forward_10", dtype, B * H, B, t, H, c, centre_h, centred_c_next, square_c_next)
+            row_sum(square_c_next, p_h[t], dtype)
+            launch("ln_lstm_forward_11", dtype, B, B, t, H, p_h)
+            launch(
+                "ln_lstm_forward_12", dtype, B * H, B, t, H, b_c, centred_c_next, g_c, p_h, o, tanh_h_2, h,
+                finished,
+            )
 
     clear(finished, gates, gates_2, p_i, i, g, f, o, p_i_2, centred_c_next, p_h, tanh_h_2)
 
@@ -248,51 +257,60 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_sum_square_A_0_x, d_sum_A_0_x = (cp.empty((T, B, 1), arithmetic(dtype)) for _ in range(2))
     d_x = cp.empty((T, B, I), dtype)
     d_A, d_R, d_b, d_g_h, d_g_x, d_b_c, d_g_c = (cp.zeros(shape, dtype) for shape in shapes(I, H))
-    for t in reversed(range(T)):
-        # d_tanh_h_2, g_p_h, g_g_c, d_A_3_x, g_g_h_3 and g_g_x_3.
-        launch(
-            "ln_lstm_backward_1", dtype, B * H, B, t, H, d_h, d_y, o, tanh_h_2, centred_c_next, g_c, p_h,
-            gates_2, p_i_2, gates, p_i, d_tanh_h_2, g_p_h, g_g_c, d_gates, d_gates_3, d_gates_4, finished,
+    blocks = sharing(B, H)
+    if blocks:
+        one_launch(
+            "ln_lstm_backward_10", dtype, blocks, B, 4, ((18, H), (8, 1)), ((1, H, 4 * H),), T, H, d_y, o,
+            tanh_h_2, centred_c_next, g_c, p_h, gates_2, p_i_2, gates, p_i, c, f, g, i, g_h, g_x, d_tanh_h_2,
+            g_g_c, d_gates, d_gates_3, d_gates_4, g_p_i, d_gates_2, d_h, d_c, R, finished,
         )
-        row_sum(g_p_h, d_sum_square_c_next, dtype)
+    else:
+        for t in reversed(range(T)):
+            # d_tanh_h_2, g_p_h, g_g_c, d_A_3_x, g_g_h_3 and g_g_x_3.
+            launch(
+                "ln_lstm_backward_1", dtype, B * H, B, t, H, d_h, d_y, o, tanh_h_2, centred_c_next, g_c, p_h,
+                gates_2, p_i_2, gates, p_i, d_tanh_h_2, g_p_h, g_g_c, d_gates, d_gates_3, d_gates_4, finished,
+            )
+            row_sum(g_p_h, d_sum_square_c_next, dtype)
 
-        # d_sum_square_c_next *= -1 / 2 * p_h**3 / hidden
-        launch("ln_lstm_backward_2", dtype, B, B, t, H, p_h, d_sum_square_c_next, finished)
+            # d_sum_square_c_next *= -1 / 2 * p_h**3 / hidden
+            launch("ln_lstm_backward_2", dtype, B, B, t, H, p_h, d_sum_square_c_next, finished)
 
-        # d_centred_c_next and g_centre_h.
-        launch(
-            "ln_lstm_backward_3", dtype, B * H, B, t, H, d_sum_square_c_next, centred_c_next, d_tanh_h_2, g_c,
-            p_h, d_centred_c_next, g_centre_h, finished,
-        )
-        row_sum(g_centre_h, d_sum_c_next, dtype)
+            # d_centred_c_next and g_centre_h.
+            launch(
+                "ln_lstm_backward_3", dtype, B * H, B, t, H, d_sum_square_c_next, centred_c_next, d_tanh_h_2,
+                g_c, p_h, d_centred_c_next, g_centre_h, finished,
+            )
+            row_sum(g_centre_h, d_sum_c_next, dtype)
 
-        # d_sum_c_next *= 1 / hidden
-        launch("ln_lstm_backward_4", dtype, B, B, t, H, d_sum_c_next, finished)
+            # d_sum_c_next *= 1 / hidden
+            launch("ln_lstm_backward_4", dtype, B, B, t, H, d_sum_c_next, finished)
 
-        # d_c, d_A_2_x, g_g_h_2, g_g_x_2, d_A_1_x, g_g_h_1, g_g_x_1, d_A_0_x, g_p_i_2, g_p_i, g_g_h_0
-        #     and g_g_x_0.
-        launch(
-            "ln_lstm_backward_5", dtype, B * H, B, t, H, d_c, d_centred_c_next, d_sum_c_next, c, f, gates_2,
-            p_i_2, gates, p_i, g, i, d_gates, g_h, g_x, d_gates_3, d_gates_4, g_p_i_2, g_p_i, finished,
-        )
-        row_sum(g_p_i_2, d_sum_square_R_0_h, dtype)
+            # d_c, d_A_2_x, g_g_h_2, g_g_x_2, d_A_1_x, g_g_h_1, g_g_x_1, d_A_0_x, g_p_i_2, g_p_i, g_g_h_0
+            #     and g_g_x_0.
+            launch(
+                "ln_lstm_backward_5", dtype, B * H, B, t, H, d_c, d_centred_c_next, d_sum_c_next, c, f,
+                gates_2, p_i_2, gates, p_i, g, i, d_gates, g_h, g_x, d_gates_3, d_gates_4, g_p_i_2, g_p_i,
+                finished,
+            )
+            row_sum(g_p_i_2, d_sum_square_R_0_h, dtype)
 
-        # d_sum_square_R_0_h *= -1 / 8 * p_i_2**3 / hidden
-        launch("ln_lstm_backward_6", dtype, B, B, t, H, p_i_2, d_sum_square_R_0_h, finished)
+            # d_sum_square_R_0_h *= -1 / 8 * p_i_2**3 / hidden
+            launch("ln_lstm_backward_6", dtype, B, B, t, H, p_i_2, d_sum_square_R_0_h, finished)
 
-        # d_R_3_h, d_R_2_h, d_R_1_h, d_R_0_h and g_centre_i_2.
-        launch(
-            "ln_lstm_backward_7", dtype, B * H, B, t, H, d_sum_square_R_0_h, gates_2, d_gates, g_h, p_i_2,
-            d_gates_2, g_centre_i_2, finished,
-        )
-        row_sum(g_centre_i_2, d_sum_R_0_h, dtype)
+            # d_R_3_h, d_R_2_h, d_R_1_h, d_R_0_h and g_centre_i_2.
+            launch(
+                "ln_lstm_backward_7", dtype, B * H, B, t, H, d_sum_square_R_0_h, gates_2, d_gates, g_h, p_i_2,
+                d_gates_2, g_centre_i_2, finished,
+            )
+            row_sum(g_centre_i_2, d_sum_R_0_h, dtype)
 
-        # d_sum_R_0_h *= 1 / 4 / hidden
-        launch("ln_lstm_backward_8", dtype, B, B, t, H, d_sum_R_0_h, finished)
-        launch("ln_lstm_backward_9", dtype, B * H, B, t, H, d_gates_2, d_sum_R_0_h, finished)
+            # d_sum_R_0_h *= 1 / 4 / hidden
+            launch("ln_lstm_backward_8", dtype, B, B, t, H, d_sum_R_0_h, finished)
+            launch("ln_lstm_backward_9", dtype, B * H, B, t, H, d_gates_2, d_sum_R_0_h, finished)
 
-        # d_h = R_0.T @ d_R_0_h + R_1.T @ d_R_1_h + R_2.T @ d_R_2_h + R_3.T @ d_R_3_h
-        product(d_gates_2[t], R, d_h, add=True)
+            # d_h = R_0.T @ d_R_0_h + R_1.T @ d_R_1_h + R_2.T @ d_R_2_h + R_3.T @ d_R_3_h
+            product(d_gates_2[t], R, d_h, add=True)
 
     # The gradients of the parameters: all steps in one product each.
     clear(finished, d_gates_2)
@@ -304,23 +322,23 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     clear(finished, d_gates_3)
     clear(finished, d_gates_4)
     column_sums(
-        "ln_lstm_backward_10", dtype, T * B, 14 * H,
+        "ln_lstm_backward_11", dtype, T * B, 14 * H,
         (H, d_gates, d_tanh_h_2, g_g_c, d_gates_3, d_gates_4), (H, d_b, d_b_c, d_g_c, d_g_h, d_g_x),
     )
 
     # d_sum_square_A_0_x *= -1 / 8 * p_i**3 / hidden
-    launch("ln_lstm_backward_12", dtype, T * B, T * B, H, p_i, d_sum_square_A_0_x)
+    launch("ln_lstm_backward_13", dtype, T * B, T * B, H, p_i, d_sum_square_A_0_x)
 
     # d_A_3_x, d_A_2_x, d_A_1_x, d_A_0_x and g_centre_i.
     launch(
-        "ln_lstm_backward_13", dtype, T * B * H, T * B, H, d_sum_square_A_0_x, gates, d_gates, g_x, p_i,
+        "ln_lstm_backward_14", dtype, T * B * H, T * B, H, d_sum_square_A_0_x, gates, d_gates, g_x, p_i,
         g_centre_i,
     )
     row_sum(g_centre_i, d_sum_A_0_x, dtype)
 
     # d_sum_A_0_x *= 1 / 4 / hidden
-    launch("ln_lstm_backward_14", dtype, T * B, T * B, H, d_sum_A_0_x)
-    launch("ln_lstm_backward_15", dtype, T * B * H, T * B, H, d_gates, d_sum_A_0_x)
+    launch("ln_lstm_backward_15", dtype, T * B, T * B, H, d_sum_A_0_x)
+    launch("ln_lstm_backward_16", dtype, T * B * H, T * B, H, d_gates, d_sum_A_0_x)
 
     # d_x = A_0.T @ d_A_0_x + A_1.T @ d_A_1_x + A_2.T @ d_A_2_x + A_3.T @ d_A_3_x
     product(d_gates.reshape(T * B, 4 * H), A, d_x.reshape(T * B, I))
@@ -489,6 +507,63 @@ def launch(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> None:
     """Run a kernel with so many threads, if any."""
     if threads > 0:
         kernel(name, dtype)((-(-threads // 256),), (256,), arguments)
+
+
+# How many blocks share the units of a sequence, where all steps are one launch: 0 to launch each step, None
+# to choose by size.
+BLOCKS = None
+ROWS, CHUNK = 8, 128  # sequences that they take together, and how much of an operand each holds, as in CUDA
+THREADS = 256  # of a block
+
+
+def sharing(B: int, units: int) -> int:
+    """How many blocks share the units; 0 where not all that wait for each other are on the device at once.
+
+    It is 0 too where there is so much to multiply that cuBLAS is worth its launches: that bound is of a model
+    of times (docs/cuda.md), and not measured.
+    """
+    if B == 0:
+        return 0
+    if BLOCKS is not None or B * units > 2**14:
+        return BLOCKS or 0
+    processors, _ = limits(cp.cuda.Device().id)  # each of which holds a block
+    return min(processors // -(-B // ROWS), -(-units // 16))
+
+
+@cache
+def limits(device: int) -> tuple[int, int]:
+    """How many multiprocessors a device has, and how many bytes of shared memory a block may ask for."""
+    told = cp.cuda.Device(device).attributes
+    return told["MultiProcessorCount"], told["MaxSharedMemoryPerBlockOptin"] - 1024
+
+
+@cache
+def cooperative(name: str, dtype: np.dtype, room: int) -> Any:
+    """A kernel whose blocks wait for each other, and may ask for so much shared memory."""
+    options = ("-std=c++17", *ARITHMETIC[dtype.name])
+    found = cp.RawModule(code=SOURCE, options=options, enable_cooperative_groups=True).get_function(name)
+    found.max_dynamic_shared_size_bytes = room
+    return found
+
+
+def one_launch(
+    name: str, dtype: np.dtype, blocks: int, B: int, sums: int, held: tuple, weights: tuple, *arguments: Any,
+) -> None:
+    """Run all steps in one launch.
+
+    held: how many values of which size are kept of every row, of each a block's share.
+    weights: how many gates, units and columns each has; a block keeps its share where there is room.
+    """
+    real, groups = arithmetic(dtype), -(-B // ROWS)
+    _, most = limits(cp.cuda.Device().id)
+    arrived = cp.zeros((groups, 32), np.uint32)  # each in a line of memory of its own
+    parts = cp.empty((max(sums, 1), 2, B, blocks), real)
+    each = sum(count * -(-size // blocks) for count, size in held) + CHUNK + THREADS
+    share = sum(gates * -(-units // blocks) * columns for gates, units, columns in weights)
+    room, whole = ROWS * each * real.itemsize, ROWS * each * real.itemsize + share * dtype.itemsize
+    kept = int(whole <= most)
+    given, shared = (arrived, parts, kept, B, *arguments), whole if kept else room
+    cooperative(name, dtype, most)((1, blocks, groups), (THREADS,), given, shared_mem=shared)
 
 
 def product(a: cp.ndarray, b: cp.ndarray, out: cp.ndarray, add: bool = False) -> None:

@@ -7,6 +7,8 @@
 // Sizes: T steps, B sequences, I input, H hidden.
 // `at` is the row of an array that is kept for every step, `b` that of one that is not. Where a sequence is `over`
 // it keeps its states, and hands their gradients on.
+// A kernel with a loop over `t` takes each entry through all steps, with its states in registers, from the last
+// step to the first on the way back. Behind the `end` of a sequence it leaves zeros, and the last states.
 
 #ifdef HALF
 #include <cuda_bf16.h>
@@ -21,6 +23,51 @@ typedef const real* __restrict__ ReadReal;  // of sums, which 16 bits do not hol
 typedef real* __restrict__ WriteReal;
 typedef long long Index;  // of an entry of an array, which may have more than 2^31
 
+
+// How many steps a sequence takes, `first` at least: those before it is over, found by halving.
+__device__ inline Index steps_of(const bool* finished, const Index B, const Index b, Index first, Index T) {
+    while (finished && first < T) {
+        const Index t = (first + T) / 2;
+        if (finished[t * B + b]) T = t;
+        else first = t + 1;
+    }
+    return T;
+}
+
+// How many steps ahead so many values are fetched: what 16 registers hold, 8 at most.
+__device__ constexpr Index steps_ahead(const Index values) {
+    Index steps = 8;
+    while (steps > 1 && steps * values * Index(sizeof(real)) > 64) steps /= 2;
+    return steps;
+}
+
+// The entries of an array at one step after the other, fetched some steps before they are taken. A loop that
+// takes them is unrolled by as many: none then waits to be moved.
+template <Index STEPS, class Entry>
+struct Ahead {
+    const Entry* next;
+    const Index pitch;
+    Index left;
+    Entry held[STEPS];
+
+    __device__ Ahead(const Entry* first, const Index pitch, const Index count)
+            : next(first), pitch(pitch), left(count) {
+        #pragma unroll
+        for (Index n = 0; n < STEPS; n++) fetch(n);
+    }
+    __device__ void fetch(const Index n) {
+        held[n] = left > 0 ? *next : Entry(0.0f);
+        left--;
+        next += pitch;
+    }
+    __device__ real take() {
+        const real value = held[0];
+        #pragma unroll
+        for (Index n = 1; n < STEPS; n++) held[n - 1] = held[n];
+        fetch(STEPS - 1);
+        return value;
+    }
+};
 
 // The sum of every 8th row of a column, for each of 8 threads: the first from row 0 on, the next from row 1.
 template <class Entry>
@@ -90,22 +137,38 @@ extern "C" __global__ void lru_forward_2(
 // hr' = (Br @ x) * exp(gl) + lr * hr - li * hi
 // hi' = (Bi @ x) * exp(gl) + li * hr + lr * hi
 extern "C" __global__ void lru_forward_3(
-        const Index B, const Index t, const Index H, Write hi, Write hr, ReadReal li, ReadReal lr,
+        const Index B, const Index T, const Index H, Write hi, Write hr, ReadReal li, ReadReal lr,
         Read x_hr_next, Read x_hi_next, const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
-    const Index k = i % H, b = i / H, at = t * B + b;
-    const bool over = finished && finished[at];
+    const Index k = i % H, b = i / H;
+    const Index end = steps_of(finished, B, b, 0, T);
 
-    const real hi_ = hi[at * H + k];
-    const real hr_ = hr[at * H + k];
     const real li_ = li[k];
     const real lr_ = lr[k];
-    const real x_hr_next_ = x_hr_next[at * H + k];
-    const real x_hi_next_ = x_hi_next[at * H + k];
+    Index at = b;
+    real hr_ = hr[at * H + k];
+    real hi_ = hi[at * H + k];
 
-    hr[(at + B) * H + k] = over ? hr_ : hr_ * lr_ + x_hr_next_ - hi_ * li_;  // hr_next
-    hi[(at + B) * H + k] = over ? hi_ : hi_ * lr_ + hr_ * li_ + x_hi_next_;  // hi_next
+    constexpr Index ahead = steps_ahead(2);
+    Ahead<ahead, storage> x_hr_next_ahead(&x_hr_next[at * H + k], B * H, end);
+    Ahead<ahead, storage> x_hi_next_ahead(&x_hi_next[at * H + k], B * H, end);
+    #pragma unroll ahead
+    for (Index t = 0; t < end; t++, at += B) {
+        const real x_hr_next_ = x_hr_next_ahead.take();
+        const real x_hi_next_ = x_hi_next_ahead.take();
+
+        const real hr_next = hr_ * lr_ + x_hr_next_ - hi_ * li_;
+        const real hi_next = hi_ * lr_ + hr_ * li_ + x_hi_next_;
+        hr[(at + B) * H + k] = hr_next;
+        hi[(at + B) * H + k] = hi_next;
+        hr_ = hr_next;
+        hi_ = hi_next;
+    }
+    for (Index t = end; t < T; t++, at += B) {
+        hr[(at + B) * H + k] = hr_;
+        hi[(at + B) * H + k] = hi_;
+    }
 }
 
 // y = Cr @ hr' + D * x - Ci @ hi'
@@ -174,54 +237,80 @@ extern "C" __global__ void lru_backward_3(
     if (k < I) d_D[k] = total;
 }
 
-// Computes d_hi, d_Bi_x, g_exp_gl, g_li, g_lr, d_Br_x and d_hr.
+// Computes d_Bi_x, d_Br_x, d_hr, d_hi, total_g_exp_gl, total_g_li and total_g_lr.
 extern "C" __global__ void lru_backward_5(
-        const Index B, const Index t, const Index H, Write d_hi, Read d_hi_next_2, ReadReal exp_,
+        const Index B, const Index T, const Index H, Write d_hi, Read d_hi_next_2, ReadReal exp_,
         Write d_hr, Read d_hr_next_2, Read gates, Read hi, Read hr, ReadReal li_2, ReadReal lr_2,
-        Write d_gates, WriteReal g_exp_gl, WriteReal g_li, WriteReal g_lr,
-        const bool* __restrict__ finished) {
+        Write d_gates, WriteReal totals, const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
-    const Index k = i % H, b = i / H, at = t * B + b;
-    const bool over = finished && finished[at];
+    const Index k = i % H, b = i / H;
+    const Index end = steps_of(finished, B, b, 0, T);
 
-    const real d_hi_later = over ? 0 : real(d_hi[b * H + k]);
-    const real d_hi_next_2_ = d_hi_next_2[at * H + k];
     const real exp_gl = exp_[2 * H + k];
-    const real d_hr_later = over ? 0 : real(d_hr[b * H + k]);
-    const real d_hr_next_2_ = d_hr_next_2[at * H + k];
-    const real Bi_x = gates[at * (2 * H) + H + k], Br_x = gates[at * (2 * H) + k];
-    const real hi_ = hi[at * H + k];
-    const real hr_ = hr[at * H + k];
     const real li = li_2[k];
     const real lr = lr_2[k];
+    real d_hr_later = d_hr[b * H + k];
+    real d_hi_later = d_hi[b * H + k];
+    real total_g_exp_gl = 0;
+    real total_g_li = 0;
+    real total_g_lr = 0;
 
-    const real d_hi_next = d_hi_later + d_hi_next_2_;
-    const real d_hr_next = d_hr_later + d_hr_next_2_;
-    d_gates[at * (2 * H) + H + k] = d_hi_next * exp_gl;  // d_Bi_x
-    g_exp_gl[at * H + k] = d_hi_next * Bi_x + d_hr_next * Br_x;
-    g_li[at * H + k] = d_hi_next * hr_ - d_hr_next * hi_;
-    g_lr[at * H + k] = d_hi_next * hi_ + d_hr_next * hr_;
-    d_gates[at * (2 * H) + k] = d_hr_next * exp_gl;  // d_Br_x
-    if (!over) d_hr[b * H + k] = d_hi_next * li + d_hr_next * lr;
-    if (!over) d_hi[b * H + k] = d_hi_next * lr - d_hr_next * li;
+    Index at = (T - 1) * B + b;
+    for (Index t = T; t > end; t--, at -= B) {
+        d_gates[at * (2 * H) + H + k] = 0;
+        d_gates[at * (2 * H) + k] = 0;
+    }
+    constexpr Index ahead = steps_ahead(6);
+    Ahead<ahead, storage> d_hi_next_2_ahead(&d_hi_next_2[at * H + k], -B * H, end);
+    Ahead<ahead, storage> d_hr_next_2_ahead(&d_hr_next_2[at * H + k], -B * H, end);
+    Ahead<ahead, storage> Bi_x_ahead(&gates[at * (2 * H) + H + k], -B * 2 * H, end);
+    Ahead<ahead, storage> Br_x_ahead(&gates[at * (2 * H) + k], -B * 2 * H, end);
+    Ahead<ahead, storage> hi_ahead(&hi[at * H + k], -B * H, end);
+    Ahead<ahead, storage> hr_ahead(&hr[at * H + k], -B * H, end);
+    #pragma unroll ahead
+    for (Index t = end; t > 0; t--, at -= B) {
+        const real d_hi_next_2_ = d_hi_next_2_ahead.take();
+        const real d_hr_next_2_ = d_hr_next_2_ahead.take();
+        const real Bi_x = Bi_x_ahead.take();
+        const real Br_x = Br_x_ahead.take();
+        const real hi_ = hi_ahead.take();
+        const real hr_ = hr_ahead.take();
+
+        const real d_hi_next = d_hi_later + d_hi_next_2_;
+        const real d_hr_next = d_hr_later + d_hr_next_2_;
+        const real d_hr_ = d_hi_next * li + d_hr_next * lr;
+        const real d_hi_ = d_hi_next * lr - d_hr_next * li;
+        d_gates[at * (2 * H) + H + k] = d_hi_next * exp_gl;  // d_Bi_x
+        total_g_exp_gl += d_hi_next * Bi_x + d_hr_next * Br_x;  // g_exp_gl
+        total_g_li += d_hi_next * hr_ - d_hr_next * hi_;  // g_li
+        total_g_lr += d_hi_next * hi_ + d_hr_next * hr_;  // g_lr
+        d_gates[at * (2 * H) + k] = d_hr_next * exp_gl;  // d_Br_x
+        d_hr_later = d_hr_;
+        d_hi_later = d_hi_;
+    }
+    d_hr[b * H + k] = d_hr_later;
+    d_hi[b * H + k] = d_hi_later;
+    totals[b * (3 * H) + k] = total_g_exp_gl;
+    totals[b * (3 * H) + H + k] = total_g_li;
+    totals[b * (3 * H) + 2 * H + k] = total_g_lr;
 }
 
-// The sums of g_exp_gl, g_li and g_lr over 256 rows each.
+// The sums of total_g_exp_gl, total_g_li and total_g_lr over 256 rows each.
 extern "C" __global__ void lru_backward_6_parts(
-        const Index rows, WriteReal parts, const Index H, ReadReal g_exp_gl, ReadReal g_li, ReadReal g_lr) {
+        const Index rows, WriteReal parts, const Index H, ReadReal totals) {
     const Index k = (Index)blockIdx.y * 32 + threadIdx.x, first = (Index)blockIdx.x * 256;
     const Index count = rows - first < 256 ? rows - first : 256;
 
     real total = 0;
-    if (k < H) total = every_8th(g_exp_gl + first * H + k, count, H);
-    else if (k < 2 * H) total = every_8th(g_li + first * H + k - H, count, H);
-    else if (k < 3 * H) total = every_8th(g_lr + first * H + k - 2 * H, count, H);
+    if (k < H) total = every_8th(totals + first * (3 * H) + k, count, 3 * H);
+    else if (k < 2 * H) total = every_8th(totals + first * (3 * H) + H + k - H, count, 3 * H);
+    else if (k < 3 * H) total = every_8th(totals + first * (3 * H) + 2 * H + k - 2 * H, count, 3 * H);
     total = over_threads(total);
     if (threadIdx.y == 0 && k < 3 * H) parts[blockIdx.x * (3 * H) + k] = total;
 }
 
-// The sums of g_exp_gl, g_li and g_lr over all rows, from those over 256.
+// The sums of total_g_exp_gl, total_g_li and total_g_lr over all rows, from those over 256.
 extern "C" __global__ void lru_backward_6(
         const Index count, ReadReal parts, const Index H, WriteReal d_exp, WriteReal d_parts) {
     const Index k = (Index)blockIdx.x * 32 + threadIdx.x;

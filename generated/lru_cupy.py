@@ -163,10 +163,10 @@ def forward(
 
     hr[0] = 0 if initial is None else check("initial.hr", initial.hr, (B, H))
     hi[0] = 0 if initial is None else check("initial.hi", initial.hi, (B, H))
-    for t in range(T):
-        # hr' = (Br @ x) * exp(gl) + lr * hr - li * hi
-        # hi' = (Bi @ x) * exp(gl) + li * hr + lr * hi
-        launch("lru_forward_3", dtype, B * H, B, t, H, hi, hr, li, lr, x_hr_next, x_hi_next, finished)
+
+    # hr' = (Br @ x) * exp(gl) + lr * hr - li * hi
+    # hi' = (Bi @ x) * exp(gl) + li * hr + lr * hi
+    through_time("lru_forward_3", dtype, B * H, B, T, H, hi, hr, li, lr, x_hr_next, x_hi_next, finished)
 
     # y = Cr @ hr' + D * x - Ci @ hi'
     product(hi[1:].reshape(T * B, H), Ci.T, y_.reshape(T * B, I))
@@ -210,10 +210,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_Ci_hi_next, d_x = (cp.empty((T, B, I), dtype) for _ in range(2))
     g_D = cp.empty((T, B, I), arithmetic(dtype))
     d_hr_next_2, d_hi_next_2 = (cp.empty((T, B, H), dtype) for _ in range(2))
-    g_exp_gl, g_li, g_lr = (cp.empty((T, B, H), arithmetic(dtype)) for _ in range(3))
     lr_2, li_2 = (cp.empty((H,), arithmetic(dtype)) for _ in range(2))
     d_exp = cp.empty((3 * H,), arithmetic(dtype))  # d_exp_gl, d_exp_nu, d_exp_th
     d_parts = cp.empty((3 * H,), arithmetic(dtype))  # d_li, d_lr, d_m
+    totals = cp.empty((B, 3 * H), arithmetic(dtype))  # total_g_exp_gl, total_g_li, total_g_lr
     d_Br_Bi, d_Ci, d_Cr, d_nu, d_th, d_gl, d_D = (cp.zeros(shape, dtype) for shape in shapes(I, H))
 
     # lr and li.
@@ -232,19 +232,21 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     product(d_y.reshape(T * B, I).T, hr[1:].reshape(T * B, H), d_Cr)
     column_sums("lru_backward_3", dtype, T * B, I, (I, g_D), (I, d_D))
 
-    for t in reversed(range(T)):
-        # d_Bi_x, g_exp_gl, g_li, g_lr, d_Br_x, d_hr and d_hi.
-        launch(
-            "lru_backward_5", dtype, B * H, B, t, H, d_hi, d_hi_next_2, exp, d_hr, d_hr_next_2, gates, hi, hr,
-            li_2, lr_2, d_gates, g_exp_gl, g_li, g_lr, finished,
-        )
+    # d_Bi_x = exp_gl * (d_hi + d_hi_next_2)
+    # d_Br_x = exp_gl * (d_hr + d_hr_next_2)
+    # d_hr = li * (d_hi + d_hi_next_2) + lr * (d_hr + d_hr_next_2)
+    # d_hi = lr * (d_hi + d_hi_next_2) - li * (d_hr + d_hr_next_2)
+    through_time(
+        "lru_backward_5", dtype, B * H, B, T, H, d_hi, d_hi_next_2, exp, d_hr, d_hr_next_2, gates, hi, hr,
+        li_2, lr_2, d_gates, totals, finished,
+    )
 
     # d_x = Br.T @ d_Br_x + Bi.T @ d_Bi_x
     product(d_gates.reshape(T * B, 2 * H), Br_Bi, d_x.reshape(T * B, I))
 
     # The gradients of the parameters: all steps in one product each.
     product(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, I), d_Br_Bi)
-    column_sums("lru_backward_6", dtype, T * B, 3 * H, (H, g_exp_gl, g_li, g_lr), (H, d_exp, d_parts))
+    column_sums("lru_backward_6", dtype, B, 3 * H, (H, totals), (H, d_exp, d_parts))
 
     # d_sin_exp_th, d_cos_exp_th, d_exp_th, d_m, d_a_m, d_exp_nu, d_nu, d_th and d_gl.
     launch(
@@ -420,6 +422,12 @@ def launch(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> None:
     """Run a kernel with so many threads, if any."""
     if threads > 0:
         kernel(name, dtype)((-(-threads // 256),), (256,), arguments)
+
+
+def through_time(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> None:
+    """Run a kernel that takes all steps, if any threads do: in small blocks, for all multiprocessors."""
+    if threads > 0:
+        kernel(name, dtype)((-(-threads // 64),), (64,), arguments)
 
 
 def product(a: cp.ndarray, b: cp.ndarray, out: cp.ndarray, add: bool = False) -> None:

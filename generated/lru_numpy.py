@@ -75,6 +75,7 @@ class Tape(NamedTuple):
     sin_exp_th: np.ndarray  # (H,)  sin_exp_th
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
     given: bool  # whether the caller gave the initial states
+    iterations: int  # of Newton's method; 0 where all steps went one by one
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -118,6 +119,7 @@ def unpack(params: Params) -> dict[str, np.ndarray]:
 @np.errstate(all="ignore")  # what is not finite is a result, not a warning
 def forward(
     params: Params, x: np.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
+    parallel: bool = False,
 ) -> tuple[np.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, I), the final states, and the tape.
 
@@ -125,6 +127,7 @@ def forward(
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
     tape: True to save what `backward` reads; False or None for nothing; an earlier tape, which is void then.
+    parallel: True to find the states of all steps at once (see `newton`); where it fails, one by one.
 
     Raises ValueError and TypeError that name the argument.
     """
@@ -137,7 +140,7 @@ def forward(
     finished = None if lengths is None else over(lengths, T, B)
     steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
     if (tape is False or tape is None) and T > steps:
-        return in_parts(params, x, initial, lengths, steps, np.empty((T, B, I), dtype))
+        return in_parts(params, x, initial, lengths, steps, np.empty((T, B, I), dtype), parallel=parallel)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
 
@@ -173,12 +176,16 @@ def forward(
 
     hr[0] = 0 if initial is None else check("initial.hr", initial.hr, (B, H))
     hi[0] = 0 if initial is None else check("initial.hi", initial.hi, (B, H))
+    done, iterations = 0, 0
+    if parallel and B and dtype != np.complex128:
+        iterations, done = newton(params, finished, hr, hi, lr, li, x_hr_next, x_hi_next)
     s = np.empty((B, H), dtype)
     lr_rows = np.tile(lr, (B, 1))
     li_rows = np.tile(li, (B, 1))
     ends = [None] * T if finished is None else finished
     for hr_next, hr_t, hi_t, x_hr_next_t, hi_next, x_hi_next_t, finished_t in zip(
-        hr[1:], hr[:-1], hi[:-1], x_hr_next, hi[1:], x_hi_next, ends, strict=True
+        hr[done + 1 :], hr[done:-1], hi[done:-1], x_hr_next[done:], hi[done + 1 :], x_hi_next[done:],
+        ends[done:], strict=True
     ):
         # hr' = (Br @ x) * exp(gl) + lr * hr - li * hi
         np.multiply(hr_t, lr_rows, out=hr_next)
@@ -206,19 +213,173 @@ def forward(
 
     y = y_ if finished is None else np.where(finished, 0, y_)
     final = States(hr[T].copy(), hi[T].copy())
-    kept = Tape(x, hr, hi, gates, exp, m, cos_exp_th, sin_exp_th, finished, initial is not None)
+    kept = Tape(
+        x, hr, hi, gates, exp, m, cos_exp_th, sin_exp_th, finished, initial is not None, iterations,
+    )
     return y, final, kept if tape else None
 
 
-def in_parts(params, x, initial, lengths, steps, y):
+def in_parts(params, x, initial, lengths, steps, y, parallel=False):
     """`forward` without a tape into y: `steps` at a time, in memory that does not grow with T."""
     tape = True
     for t in range(0, len(x), steps):
         now = slice(t, t + steps)
         rest = None if lengths is None else np.clip(np.subtract(lengths, t, dtype=int), 0, len(x[now]))
         tape = tape if len(x[now]) == steps else True
-        y[now], initial, tape = forward(params, x[now], initial=initial, lengths=rest, tape=tape)
+        y[now], initial, tape = forward(
+            params, x[now], initial=initial, lengths=rest, tape=tape, parallel=parallel,
+        )
     return y, initial, None
+
+
+def newton(params, finished, hr, hi, lr, li, x_hr_next, x_hi_next):
+    """Find the states of all steps at once; return how many iterations that took and how many steps it did.
+
+    The steps are cut into stretches of `count` steps, which run side by side. Newton's method finds where
+    these begin: an iteration runs all of them from the states at hand, together with the derivatives of their
+    last states by their first ones. The changes by which each stretch begins where the one before it ends
+    are, to first order, a linear recurrence along the stretches. At first the states at hand are those before
+    the first step.
+
+    As a step is linear in the states, one iteration finds them. Where something is not finite on the way, all
+    steps are left to the loop.
+
+    With a count of 1 this is what Lim et al. 2024, arXiv:2309.12252, and ParaRNN, Danieli et al. 2025,
+    arXiv:2510.21450, do; in longer stretches it takes less memory and fewer iterations (multiple shooting).
+    """
+    T, entries = len(hr) - 1, hr[0].size
+    stretches = min(int(T**0.5), max(2, 2**14 // entries))  # so few that their arrays stay in the cache
+    if stretches < 2:
+        return 0, 0
+    count = T // stretches
+    done = stretches * count
+    starts, stops = slice(0, done, count), slice(count, done + 1, count)  # of stretches, among the states
+    hr[stops] = hr[0]
+    hi[stops] = hi[0]
+    steps = by_stretch(stretches, count, finished, x_hr_next, x_hi_next)
+    iterations, change = 1, iterated(params, lr, li, hr, hi, starts, stops, steps)
+    if not np.isfinite(change):
+        return 0, 0
+    steps = by_stretch(stretches, count, finished, hr[:-1], hr[1:], hi[:-1], hi[1:], x_hr_next, x_hi_next)
+    every_step(params, lr, li, steps)
+    return iterations, done
+
+
+def iterated(params, lr, li, hr, hi, starts, stops, steps):
+    """One iteration; return the largest change of a state, as part of the largest one if that is above 1."""
+    hr_next, hi_next, hr_by_hr, hr_by_hi, hi_by_hr, hi_by_hi = linearized(
+        params, lr, li, hr[starts], hi[starts], steps,
+    )
+    hr_next -= hr[stops]
+    hi_next -= hi[stops]
+    for k in range(1, len(hr_next)):
+        hr_next[k] += hr_by_hr[k] * hr_next[k - 1] + hr_by_hi[k] * hi_next[k - 1]
+        hi_next[k] += hi_by_hr[k] * hr_next[k - 1] + hi_by_hi[k] * hi_next[k - 1]
+    hr[stops] += hr_next
+    hi[stops] += hi_next
+    return largest(hr_next, hi_next) / np.maximum(1, largest(hr[stops], hi[stops]))
+
+
+def linearized(params, lr, li, hr, hi, steps):
+    """Run all stretches from their first states; return the last ones, and their derivatives by the first."""
+    _, H = measure(params)
+    stretches, B, dtype = len(hr), hr.shape[1], hr.dtype
+    (
+        hr_next, hi_next, hr_by_hr_next, hr_by_hi_next, hi_by_hr_next, hi_by_hi_next,
+    ) = (np.empty((stretches, B, H), dtype) for _ in range(6))
+    hr = hr.copy()
+    hi = hi.copy()
+    hr_by_hr = np.ones_like(hr)
+    hr_by_hi = np.zeros_like(hr)
+    hi_by_hr = np.zeros_like(hi)
+    hi_by_hi = np.ones_like(hi)
+    s = np.empty((stretches, B, H), dtype)
+    for x_hr_next, x_hi_next, finished_t in zip(*steps, strict=True):
+        # hr' = (Br @ x) * exp(gl) + lr * hr - li * hi
+        np.multiply(hr, lr, out=hr_next)
+        np.multiply(hi, li, out=s)
+        hr_next -= s
+        hr_next += x_hr_next
+
+        # hi' = (Bi @ x) * exp(gl) + li * hr + lr * hi
+        np.multiply(hi, lr, out=hi_next)
+        np.multiply(hr, li, out=s)
+        hi_next += s
+        hi_next += x_hi_next
+
+        # hr_by_hr_next = hr_by_hr * lr - hi_by_hr * li
+        np.multiply(hr_by_hr, lr, out=hr_by_hr_next)
+        np.multiply(hi_by_hr, li, out=s)
+        hr_by_hr_next -= s
+
+        # hr_by_hi_next = hr_by_hi * lr - hi_by_hi * li
+        np.multiply(hr_by_hi, lr, out=hr_by_hi_next)
+        np.multiply(hi_by_hi, li, out=s)
+        hr_by_hi_next -= s
+
+        # hi_by_hr_next = hi_by_hr * lr + hr_by_hr * li
+        np.multiply(hi_by_hr, lr, out=hi_by_hr_next)
+        np.multiply(hr_by_hr, li, out=s)
+        hi_by_hr_next += s
+
+        # hi_by_hi_next = hi_by_hi * lr + hr_by_hi * li
+        np.multiply(hi_by_hi, lr, out=hi_by_hi_next)
+        np.multiply(hr_by_hi, li, out=s)
+        hi_by_hi_next += s
+
+        if finished_t is not None:
+            np.copyto(hr_next, hr, where=finished_t)
+            np.copyto(hi_next, hi, where=finished_t)
+            np.copyto(hr_by_hr_next, hr_by_hr, where=finished_t)
+            np.copyto(hr_by_hi_next, hr_by_hi, where=finished_t)
+            np.copyto(hi_by_hr_next, hi_by_hr, where=finished_t)
+            np.copyto(hi_by_hi_next, hi_by_hi, where=finished_t)
+        hr, hr_next = hr_next, hr
+        hi, hi_next = hi_next, hi
+        hr_by_hr, hr_by_hr_next = hr_by_hr_next, hr_by_hr
+        hr_by_hi, hr_by_hi_next = hr_by_hi_next, hr_by_hi
+        hi_by_hr, hi_by_hr_next = hi_by_hr_next, hi_by_hr
+        hi_by_hi, hi_by_hi_next = hi_by_hi_next, hi_by_hi
+    return hr, hi, hr_by_hr, hr_by_hi, hi_by_hr, hi_by_hi
+
+
+def every_step(params, lr, li, steps):
+    """Take the steps of all stretches as the loop does, for what it leaves behind."""
+    _, H = measure(params)
+    stretches, B, dtype = steps[0].shape[1], steps[0].shape[2], steps[0].dtype
+    s = np.empty((stretches, B, H), dtype)
+    for hr, hr_next, hi, hi_next, x_hr_next, x_hi_next, finished_t in zip(*steps, strict=True):
+        # hr' = (Br @ x) * exp(gl) + lr * hr - li * hi
+        np.multiply(hr, lr, out=hr_next)
+        np.multiply(hi, li, out=s)
+        hr_next -= s
+        hr_next += x_hr_next
+
+        # hi' = (Bi @ x) * exp(gl) + li * hr + lr * hi
+        np.multiply(hi, lr, out=hi_next)
+        np.multiply(hr, li, out=s)
+        hi_next += s
+        hi_next += x_hi_next
+
+        if finished_t is not None:
+            np.copyto(hr_next, hr, where=finished_t)
+            np.copyto(hi_next, hi, where=finished_t)
+
+
+def by_stretch(stretches: int, count: int, finished: Any, *arrays: np.ndarray) -> list[Any]:
+    """Views of arrays, (T, ...), that have a step of all stretches after the other: (count, stretches, ...).
+
+    Where sequences are over is the last of them.
+    """
+    whole = arrays if finished is None else (*arrays, finished)
+    parts = (array[: stretches * count].reshape(stretches, count, *array.shape[1:]) for array in whole)
+    steps = [part.swapaxes(0, 1) for part in parts]
+    return steps if finished is not None else [*steps, [None] * count]
+
+
+def largest(*arrays: np.ndarray) -> float:
+    """The largest absolute value of all entries, NaN where one is."""
+    return np.max([(array.max(), -array.min()) for array in arrays])
 
 
 @np.errstate(all="ignore")
@@ -231,7 +392,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type_of(tape)}, expected the Tape of forward of {__name__}")
-    (x, hr, hi, gates, exp, m, cos_exp_th, sin_exp_th, finished, _) = tape
+    (x, hr, hi, gates, exp, m, cos_exp_th, sin_exp_th, finished, _, _) = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.hr", hr, (T + 1, B, H))

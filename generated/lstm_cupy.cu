@@ -7,6 +7,8 @@
 // Sizes: T steps, B sequences, I input, H hidden.
 // `at` is the row of an array that is kept for every step, `b` that of one that is not. Where a sequence is `over`
 // it keeps its states, and hands their gradients on.
+// A kernel with `arrived` takes all steps: the blocks of a group share the units of ROWS sequences, keep values of
+// the step in shared memory (s_...), and meet before they read what others wrote. Of H units a block has own_H.
 
 #ifdef HALF
 #include <cuda_bf16.h>
@@ -23,6 +25,102 @@ typedef long long Index;  // of an entry of an array, which may have more than 2
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
+
+// How many steps a sequence takes, `first` at least: those before it is over, found by halving.
+__device__ inline Index steps_of(const bool* finished, const Index B, const Index b, Index first, Index T) {
+    while (finished && first < T) {
+        const Index t = (first + T) / 2;
+        if (finished[t * B + b]) T = t;
+        else first = t + 1;
+    }
+    return T;
+}
+
+typedef storage* Exchanged;  // written by one block, read by others
+constexpr Index ROWS = 8;  // of the batch, in a group of blocks
+constexpr Index CHUNK = 128;  // entries of the operand of a product, in shared memory at once
+
+// The blocks of a group wait for each other: what each wrote before, all may read then.
+__device__ inline void meet(unsigned* arrived, unsigned& goal) {
+    goal += gridDim.y;
+    __syncthreads();
+    if (threadIdx.x == 0 && gridDim.y > 1) {
+#if defined(__CUDACC_VER_MAJOR__) && __CUDACC_VER_MAJOR__ * 100 + __CUDACC_VER_MINOR__ < 1208
+        __threadfence();
+        atomicAdd(arrived, 1u);
+        while (int(*(volatile unsigned*)arrived - goal) < 0) {}
+        __threadfence();
+#else
+        __nv_atomic_fetch_add(arrived, 1u, __NV_ATOMIC_RELEASE, __NV_THREAD_SCOPE_DEVICE);
+        while (int(__nv_atomic_load_n(arrived, __NV_ATOMIC_ACQUIRE, __NV_THREAD_SCOPE_DEVICE) - goal) < 0) {}
+#endif
+    }
+    __syncthreads();
+}
+
+// Of so many units how many the block has, which has room for `own`.
+__device__ inline Index units_of(const Index units, const Index own) {
+    const Index left = units - blockIdx.y * own;
+    return left < 0 ? 0 : left < own ? left : own;
+}
+
+// How a block multiplies: the units of each of some gates are columns, and threads share the entries of a column.
+struct Columns {
+    Index gates, units, own;  // units that the block has, and those it has room for
+    Index apart, across, along;  // in the weight: from a gate to the next, a unit, an entry of the operand
+};
+
+// Lay what a block needs of a weight into shared memory, and tell where it is then.
+__device__ inline void keep(const storage*& weight, Columns& by, const Index length, storage*& room) {
+    const Index columns = by.gates * by.units;
+    for (Index j = threadIdx.x; j < columns * length; j += blockDim.x) {
+        const Index c = j % columns, u = j / columns;
+        room[j] = weight[c / by.units * by.apart + c % by.units * by.across + u * by.along];
+    }
+    weight = room;
+    room += by.gates * by.own * length;
+    by.apart = by.units;
+    by.across = 1;
+    by.along = columns;
+}
+
+// out = weight @ operand, or added to it, for the rows of a group; `room` is for CHUNK entries and all threads.
+__device__ inline void product(
+        real* out, const bool add, const storage* operand, const Index pitch, const Index rows,
+        const Index length, const storage* weight, const Columns by, real* room) {
+    real* const parts = room + ROWS * CHUNK;
+    const Index threads = blockDim.x, columns = by.gates * by.units;
+    for (Index first = 0; first < columns; first += threads) {
+        const Index here = columns - first < threads ? columns - first : threads, slices = threads / here;
+        const Index column = first + threadIdx.x % here, slice = threadIdx.x / here;
+        const storage* own = weight + column / by.units * by.apart + column % by.units * by.across;
+        real total[ROWS] = {};
+        for (Index begin = 0; begin < length; begin += CHUNK) {
+            const Index count = length - begin < CHUNK ? length - begin : CHUNK;
+            __syncthreads();
+            for (Index j = threadIdx.x; j < rows * count; j += threads) {
+                const storage entry = __ldcg(operand + j / count * pitch + begin + j % count);
+                room[j / count * CHUNK + j % count] = entry;
+            }
+            __syncthreads();
+            for (Index u = slice; slice < slices && u < count; u += slices) {
+                const real each = own[(begin + u) * by.along];
+                #pragma unroll
+                for (Index r = 0; r < ROWS; r++) total[r] += each * room[r * CHUNK + u];
+            }
+        }
+        #pragma unroll
+        for (Index r = 0; r < ROWS; r++) parts[r * threads + threadIdx.x] = total[r];
+        __syncthreads();
+        for (Index j = threadIdx.x; j < here * rows; j += threads) {
+            const Index r = j / here, c = first + j % here;
+            real& sum = out[(c / by.units * ROWS + r) * by.own + c % by.units];
+            if (!add) sum = 0;
+            for (Index n = 0; n < slices; n++) sum += parts[r * threads + n * here + j % here];
+        }
+    }
+    __syncthreads();
+}
 
 // The sum of every 8th row of a column, for each of 8 threads: the first from row 0 on, the next from row 1.
 template <class Entry>
@@ -81,6 +179,118 @@ extern "C" __global__ void lstm_forward_1(
     h[(at + B) * H + k] = over ? real(h[at * H + k]) : o * tanh_c_;  // h_next
 }
 
+// All steps in one launch: blocks share the units, and meet before products and sums.
+extern "C" __global__ void lstm_forward_2(
+        unsigned* arrived, real* parts, const Index kept, const Index B, const Index T, const Index H,
+        Exchanged gates, Read b_, Exchanged c, Exchanged tanh_c, Exchanged h, Read U,
+        const bool* __restrict__ finished) {
+    extern __shared__ real shared[];
+    const Index row = blockIdx.z * ROWS, rows = B - row < ROWS ? B - row : ROWS;
+    const Index own_H = (H + gridDim.y - 1) / gridDim.y;
+    arrived += blockIdx.z * 32;
+    unsigned goal = 0;
+
+    real* room = shared;  // of products
+    real* next = room + ROWS * (CHUNK + blockDim.x);
+    real* const s_h = next;
+    next += ROWS * own_H;
+    real* const s_c = next;
+    next += ROWS * own_H;
+    real* const s_U_i_h = next;
+    next += ROWS * own_H;
+    real* const s_U_f_h = next;
+    next += ROWS * own_H;
+    real* const s_U_o_h = next;
+    next += ROWS * own_H;
+    real* const s_U_g_h = next;
+    next += ROWS * own_H;
+    real* const s_c_next = next;
+    next += ROWS * own_H;
+    real* const s_h_next = next;
+    next += ROWS * own_H;
+    __shared__ Index ends[ROWS];
+    if (threadIdx.x < rows) ends[threadIdx.x] = steps_of(finished, B, row + threadIdx.x, 0, T);
+    __syncthreads();
+    Index last = 0;
+    for (Index r = 0; r < rows; r++) last = ends[r] > last ? ends[r] : last;
+    storage* weights = (storage*)next;
+    const storage* weight_1 = U + blockIdx.y * own_H * H;
+    Columns by_1{4, units_of(H, own_H), own_H, H * H, H, 1};
+    if (kept) keep(weight_1, by_1, H, weights);
+    __syncthreads();
+
+    {
+        const Index t = 0;
+        for (Index j = threadIdx.x; j < rows * own_H; j += blockDim.x) {
+            const Index r = j / own_H, q = j % own_H, k = blockIdx.y * own_H + q, b = row + r, at = t * B + b;
+            if (k >= H) continue;
+            s_h[r * own_H + q] = h[at * H + k];
+            s_c[r * own_H + q] = c[at * H + k];
+        }
+    }
+    __syncthreads();
+    for (Index t = 0; t < last; t++) {
+        meet(arrived, goal);
+        product(s_U_i_h, false, h + (t * B + row) * H, H, rows, H, weight_1, by_1, room);
+        for (Index j = threadIdx.x; j < rows * own_H; j += blockDim.x) {
+            const Index r = j / own_H, q = j % own_H, k = blockIdx.y * own_H + q, b = row + r, at = t * B + b;
+            if (k >= H) continue;
+            const bool over = t >= ends[r];
+            const real U_i_h = s_U_i_h[r * own_H + q];
+            const real W_i_x = gates[at * (4 * H) + k];
+            const real b_i = b_[k];
+            const real U_f_h = s_U_f_h[r * own_H + q];
+            const real W_f_x = gates[at * (4 * H) + H + k];
+            const real b_f = b_[H + k];
+            const real U_g_h = s_U_g_h[r * own_H + q];
+            const real W_g_x = gates[at * (4 * H) + 3 * H + k];
+            const real b_g = b_[3 * H + k];
+            const real U_o_h = s_U_o_h[r * own_H + q];
+            const real W_o_x = gates[at * (4 * H) + 2 * H + k];
+            const real b_o = b_[2 * H + k];
+            const real c_ = s_c[r * own_H + q];
+            const real i_ = sigmoid(U_i_h + W_i_x + b_i);
+            const real f = sigmoid(U_f_h + W_f_x + b_f);
+            const real g = tanh(U_g_h + W_g_x + b_g);
+            const real o = sigmoid(U_o_h + W_o_x + b_o);
+            const real c_next = c_ * f + i_ * g;
+            const real tanh_c_ = tanh(c_next);
+            const real h_next = o * tanh_c_;
+            gates[at * (4 * H) + k] = over ? 0 : i_;
+            gates[at * (4 * H) + H + k] = over ? 0 : f;
+            gates[at * (4 * H) + 3 * H + k] = over ? 0 : g;
+            gates[at * (4 * H) + 2 * H + k] = over ? 0 : o;
+            s_c_next[r * own_H + q] = c_next;
+            c[(at + B) * H + k] = over ? s_c[r * own_H + q] : c_next;
+            tanh_c[at * H + k] = over ? 0 : tanh_c_;
+            s_h_next[r * own_H + q] = h_next;
+            h[(at + B) * H + k] = over ? s_h[r * own_H + q] : h_next;
+        }
+        __syncthreads();
+        for (Index j = threadIdx.x; j < rows * own_H; j += blockDim.x) {
+            const Index r = j / own_H, q = j % own_H, k = blockIdx.y * own_H + q;
+            if (k >= H) continue;
+            const bool over = t >= ends[r];
+            if (!over) s_h[r * own_H + q] = s_h_next[r * own_H + q];
+            if (!over) s_c[r * own_H + q] = s_c_next[r * own_H + q];
+        }
+        __syncthreads();
+    }
+    for (Index t = last; t < T; t++) {
+        for (Index j = threadIdx.x; j < rows * own_H; j += blockDim.x) {
+            const Index r = j / own_H, q = j % own_H, k = blockIdx.y * own_H + q, b = row + r, at = t * B + b;
+            if (k >= H) continue;
+            gates[at * (4 * H) + k] = 0;
+            gates[at * (4 * H) + H + k] = 0;
+            gates[at * (4 * H) + 3 * H + k] = 0;
+            gates[at * (4 * H) + 2 * H + k] = 0;
+            c[(at + B) * H + k] = s_c[r * own_H + q];
+            tanh_c[at * H + k] = 0;
+            h[(at + B) * H + k] = s_h[r * own_H + q];
+        }
+    }
+}
+
 // Computes d_c, d_o, d_g, d_f and d_i.
 extern "C" __global__ void lstm_backward_1(
         const Index B, const Index t, const Index H, Write d_h, Read d_y, Write d_c, Read gates,
@@ -108,8 +318,100 @@ extern "C" __global__ void lstm_backward_1(
     if (!over) d_h[b * H + k] = 0;
 }
 
+// All steps in one launch: blocks share the units, and meet before products and sums.
+extern "C" __global__ void lstm_backward_2(
+        unsigned* arrived, real* parts, const Index kept, const Index B, const Index T, const Index H,
+        Read d_y, Read gates, Read tanh_c, Read c, Exchanged d_gates, Exchanged d_h, Exchanged d_c, Read U,
+        const bool* __restrict__ finished) {
+    extern __shared__ real shared[];
+    const Index row = blockIdx.z * ROWS, rows = B - row < ROWS ? B - row : ROWS;
+    const Index own_H = (H + gridDim.y - 1) / gridDim.y;
+    arrived += blockIdx.z * 32;
+    unsigned goal = 0;
+
+    real* room = shared;  // of products
+    real* next = room + ROWS * (CHUNK + blockDim.x);
+    real* const s_d_h_later = next;
+    next += ROWS * own_H;
+    real* const s_d_c_later = next;
+    next += ROWS * own_H;
+    real* const s_d_c = next;
+    next += ROWS * own_H;
+    real* const s_d_h = next;
+    next += ROWS * own_H;
+    __shared__ Index ends[ROWS];
+    if (threadIdx.x < rows) ends[threadIdx.x] = steps_of(finished, B, row + threadIdx.x, 0, T);
+    __syncthreads();
+    Index last = 0;
+    for (Index r = 0; r < rows; r++) last = ends[r] > last ? ends[r] : last;
+    storage* weights = (storage*)next;
+    const storage* weight_1 = U + blockIdx.y * own_H;
+    Columns by_1{1, units_of(H, own_H), own_H, H * H, 1, H};
+    if (kept) keep(weight_1, by_1, 4 * H, weights);
+    __syncthreads();
+
+    for (Index j = threadIdx.x; j < rows * own_H; j += blockDim.x) {
+        const Index r = j / own_H, q = j % own_H, k = blockIdx.y * own_H + q, b = row + r;
+        if (k >= H) continue;
+        s_d_h_later[r * own_H + q] = d_h[b * H + k];
+        s_d_c_later[r * own_H + q] = d_c[b * H + k];
+    }
+    __syncthreads();
+    for (Index t = last; t < T; t++) {
+        for (Index j = threadIdx.x; j < rows * own_H; j += blockDim.x) {
+            const Index r = j / own_H, q = j % own_H, k = blockIdx.y * own_H + q, b = row + r, at = t * B + b;
+            if (k >= H) continue;
+            d_gates[at * (4 * H) + 2 * H + k] = 0;
+            d_gates[at * (4 * H) + 3 * H + k] = 0;
+            d_gates[at * (4 * H) + H + k] = 0;
+            d_gates[at * (4 * H) + k] = 0;
+        }
+    }
+    for (Index t = last - 1; t >= 0; t--) {
+        for (Index j = threadIdx.x; j < rows * own_H; j += blockDim.x) {
+            const Index r = j / own_H, q = j % own_H, k = blockIdx.y * own_H + q, b = row + r, at = t * B + b;
+            if (k >= H) continue;
+            const bool over = t >= ends[r];
+            const real d_h_later = s_d_h_later[r * own_H + q];
+            const real d_y_ = d_y[at * H + k];
+            const real d_c_later = s_d_c_later[r * own_H + q];
+            const real o = gates[at * (4 * H) + 2 * H + k];
+            const real tanh_c_ = tanh_c[at * H + k];
+            const real g = gates[at * (4 * H) + 3 * H + k];
+            const real i_ = gates[at * (4 * H) + k];
+            const real c_ = c[at * H + k];
+            const real f = gates[at * (4 * H) + H + k];
+            const real d_h_next = d_h_later + d_y_;
+            const real d_c_next = d_c_later + d_h_next * o * (1 - square(tanh_c_));
+            d_gates[at * (4 * H) + 2 * H + k] = over ? 0 : d_h_next * (1 - o) * o * tanh_c_;  // d_o
+            d_gates[at * (4 * H) + 3 * H + k] = over ? 0 : d_c_next * (1 - square(g)) * i_;  // d_g
+            d_gates[at * (4 * H) + H + k] = over ? 0 : d_c_next * c_ * (1 - f) * f;  // d_f
+            d_gates[at * (4 * H) + k] = over ? 0 : d_c_next * g * (1 - i_) * i_;  // d_i
+            s_d_c[r * own_H + q] = d_c_next * f;  // d_c
+        }
+        __syncthreads();
+        meet(arrived, goal);
+        product(s_d_h, false, d_gates + (t * B + row) * (4 * H), 4 * H, rows, 4 * H, weight_1, by_1,
+            room);
+        for (Index j = threadIdx.x; j < rows * own_H; j += blockDim.x) {
+            const Index r = j / own_H, q = j % own_H, k = blockIdx.y * own_H + q;
+            if (k >= H) continue;
+            const bool over = t >= ends[r];
+            if (!over) s_d_h_later[r * own_H + q] = s_d_h[r * own_H + q];
+            if (!over) s_d_c_later[r * own_H + q] = s_d_c[r * own_H + q];
+        }
+        __syncthreads();
+    }
+    for (Index j = threadIdx.x; j < rows * own_H; j += blockDim.x) {
+        const Index r = j / own_H, q = j % own_H, k = blockIdx.y * own_H + q, b = row + r;
+        if (k >= H) continue;
+        d_h[b * H + k] = s_d_h_later[r * own_H + q];
+        d_c[b * H + k] = s_d_c_later[r * own_H + q];
+    }
+}
+
 // The sums of d_i, d_f, d_o and d_g over 256 rows each.
-extern "C" __global__ void lstm_backward_2_parts(
+extern "C" __global__ void lstm_backward_3_parts(
         const Index rows, WriteReal parts, const Index H, Read d_gates) {
     const Index k = (Index)blockIdx.y * 32 + threadIdx.x, first = (Index)blockIdx.x * 256;
     const Index count = rows - first < 256 ? rows - first : 256;
@@ -121,7 +423,7 @@ extern "C" __global__ void lstm_backward_2_parts(
 }
 
 // The sums of d_i, d_f, d_o and d_g over all rows, from those over 256.
-extern "C" __global__ void lstm_backward_2(
+extern "C" __global__ void lstm_backward_3(
         const Index count, ReadReal parts, const Index H, Write d_b) {
     const Index k = (Index)blockIdx.x * 32 + threadIdx.x;
 

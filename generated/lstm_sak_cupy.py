@@ -157,23 +157,30 @@ def forward(
 
     r[0] = 0 if initial is None else check("initial.r", initial.r, (B, P))
     c[0] = 0 if initial is None else check("initial.c", initial.c, (B, H))
-    R_T = R.T
-    P_2_T = P_2.T
-    for t in range(T):
-        # i = sigmoid(W_i @ x + R_i @ r + p_i * c + b_i)
-        # f = sigmoid(W_f @ x + R_f @ r + p_f * c + b_f)
-        # g = tanh(W_g @ x + R_g @ r + b_g)
-        # o = sigmoid(W_o @ x + R_o @ r + p_o * c' + b_o)
-        product(r[t], R_T, u)
+    blocks = sharing(B, P)
+    if blocks:
+        one_launch(
+            "lstm_sak_forward_2", dtype, blocks, B, 0, ((3, P), (6, H)), ((4, H, P), (1, P, H)), T, H, P,
+            gates, b, p, c, tanh_c, v_r, r, R, P_2, finished,
+        )
+    else:
+        R_T = R.T
+        P_2_T = P_2.T
+        for t in range(T):
+            # i = sigmoid(W_i @ x + R_i @ r + p_i * c + b_i)
+            # f = sigmoid(W_f @ x + R_f @ r + p_f * c + b_f)
+            # g = tanh(W_g @ x + R_g @ r + b_g)
+            # o = sigmoid(W_o @ x + R_o @ r + p_o * c' + b_o)
+            product(r[t], R_T, u)
 
-        # c' = f * c + i * g
-        # r' = P @ (o * tanh(c'))
-        launch("lstm_sak_forward_1", dtype, B * H, B, t, H, u, gates, b, c, p, tanh_c, v_r, finished)
-        product(v_r[t], P_2_T, P_v_r)
-        r[t + 1] = P_v_r
+            # c' = f * c + i * g
+            # r' = P @ (o * tanh(c'))
+            launch("lstm_sak_forward_1", dtype, B * H, B, t, H, u, gates, b, c, p, tanh_c, v_r, finished)
+            product(v_r[t], P_2_T, P_v_r)
+            r[t + 1] = P_v_r
 
-        if finished is not None:
-            cp.copyto(r[t + 1], r[t], where=finished[t])
+            if finished is not None:
+                cp.copyto(r[t + 1], r[t], where=finished[t])
 
     y = r[1:].copy() if finished is None else cp.where(finished, 0, r[1:]).astype(dtype, copy=False)
     final = States(r[T].copy(), c[T].copy())
@@ -213,20 +220,27 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_v_r = cp.empty((B, H), dtype)
     d_x = cp.empty((T, B, I), dtype)
     d_W, d_R, d_P, d_b, d_p = (cp.zeros(shape, dtype) for shape in shapes(I, P, H))
-    for t in reversed(range(T)):
-        # d_r_next = d_r + d_y
-        launch("lstm_sak_backward_1", dtype, B * P, B, t, P, d_r, d_y, d_r_next, finished)
-
-        product(d_r_next[t], P_2, d_v_r)  # d_v_r = P.T @ d_r_next
-
-        # d_o, g_p_o, d_c, d_g, d_f, g_p_f, d_i and g_p_i.
-        launch(
-            "lstm_sak_backward_2", dtype, B * H, B, t, H, d_v_r, gates, tanh_c, c, d_c, p, d_gates, d_gates_2,
-            finished,
+    blocks = sharing(B, P)
+    if blocks:
+        one_launch(
+            "lstm_sak_backward_3", dtype, blocks, B, 0, ((2, P), (3, H)), ((1, H, P), (1, P, 4 * H)), T, H, P,
+            d_y, gates, tanh_c, c, p, d_r_next, d_gates, d_gates_2, d_r, d_c, P_2, R, finished,
         )
+    else:
+        for t in reversed(range(T)):
+            # d_r_next = d_r + d_y
+            launch("lstm_sak_backward_1", dtype, B * P, B, t, P, d_r, d_y, d_r_next, finished)
 
-        # d_r = R_i.T @ d_i + R_f.T @ d_f + R_g.T @ d_g + R_o.T @ d_o
-        product(d_gates[t], R, d_r, add=True)
+            product(d_r_next[t], P_2, d_v_r)  # d_v_r = P.T @ d_r_next
+
+            # d_o, g_p_o, d_c, d_g, d_f, g_p_f, d_i and g_p_i.
+            launch(
+                "lstm_sak_backward_2", dtype, B * H, B, t, H, d_v_r, gates, tanh_c, c, d_c, p, d_gates,
+                d_gates_2, finished,
+            )
+
+            # d_r = R_i.T @ d_i + R_f.T @ d_f + R_g.T @ d_g + R_o.T @ d_o
+            product(d_gates[t], R, d_r, add=True)
 
     # d_x = W_i.T @ d_i + W_f.T @ d_f + W_g.T @ d_g + W_o.T @ d_o
     product(d_gates.reshape(T * B, 4 * H), W, d_x.reshape(T * B, I))
@@ -235,7 +249,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     product(d_gates.reshape(T * B, 4 * H).T, x.reshape(T * B, I), d_W)
     product(d_gates.reshape(T * B, 4 * H).T, r[:-1].reshape(T * B, P), d_R)
     product(d_r_next.reshape(T * B, P).T, v_r.reshape(T * B, H), d_P)
-    column_sums("lstm_sak_backward_3", dtype, T * B, 7 * H, (H, d_gates, d_gates_2), (H, d_b, d_p))
+    column_sums("lstm_sak_backward_4", dtype, T * B, 7 * H, (H, d_gates, d_gates_2), (H, d_b, d_p))
 
     return Grads(params=Params(d_W, d_R, d_P, d_b, d_p), x=d_x, initial=States(d_r, d_c))
 
@@ -401,6 +415,63 @@ def launch(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> None:
     """Run a kernel with so many threads, if any."""
     if threads > 0:
         kernel(name, dtype)((-(-threads // 256),), (256,), arguments)
+
+
+# How many blocks share the units of a sequence, where all steps are one launch: 0 to launch each step, None
+# to choose by size.
+BLOCKS = None
+ROWS, CHUNK = 8, 128  # sequences that they take together, and how much of an operand each holds, as in CUDA
+THREADS = 256  # of a block
+
+
+def sharing(B: int, units: int) -> int:
+    """How many blocks share the units; 0 where not all that wait for each other are on the device at once.
+
+    It is 0 too where there is so much to multiply that cuBLAS is worth its launches: that bound is of a model
+    of times (docs/cuda.md), and not measured.
+    """
+    if B == 0:
+        return 0
+    if BLOCKS is not None or B * units > 2**14:
+        return BLOCKS or 0
+    processors, _ = limits(cp.cuda.Device().id)  # each of which holds a block
+    return min(processors // -(-B // ROWS), -(-units // 16))
+
+
+@cache
+def limits(device: int) -> tuple[int, int]:
+    """How many multiprocessors a device has, and how many bytes of shared memory a block may ask for."""
+    told = cp.cuda.Device(device).attributes
+    return told["MultiProcessorCount"], told["MaxSharedMemoryPerBlockOptin"] - 1024
+
+
+@cache
+def cooperative(name: str, dtype: np.dtype, room: int) -> Any:
+    """A kernel whose blocks wait for each other, and may ask for so much shared memory."""
+    options = ("-std=c++17", *ARITHMETIC[dtype.name])
+    found = cp.RawModule(code=SOURCE, options=options, enable_cooperative_groups=True).get_function(name)
+    found.max_dynamic_shared_size_bytes = room
+    return found
+
+
+def one_launch(
+    name: str, dtype: np.dtype, blocks: int, B: int, sums: int, held: tuple, weights: tuple, *arguments: Any,
+) -> None:
+    """Run all steps in one launch.
+
+    held: how many values of which size are kept of every row, of each a block's share.
+    weights: how many gates, units and columns each has; a block keeps its share where there is room.
+    """
+    real, groups = arithmetic(dtype), -(-B // ROWS)
+    _, most = limits(cp.cuda.Device().id)
+    arrived = cp.zeros((groups, 32), np.uint32)  # each in a line of memory of its own
+    parts = cp.empty((max(sums, 1), 2, B, blocks), real)
+    each = sum(count * -(-size // blocks) for count, size in held) + CHUNK + THREADS
+    share = sum(gates * -(-units // blocks) * columns for gates, units, columns in weights)
+    room, whole = ROWS * each * real.itemsize, ROWS * each * real.itemsize + share * dtype.itemsize
+    kept = int(whole <= most)
+    given, shared = (arrived, parts, kept, B, *arguments), whole if kept else room
+    cooperative(name, dtype, most)((1, blocks, groups), (THREADS,), given, shared_mem=shared)
 
 
 def product(a: cp.ndarray, b: cp.ndarray, out: cp.ndarray, add: bool = False) -> None:

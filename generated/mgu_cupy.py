@@ -133,17 +133,24 @@ def forward(
     product(x.reshape(T * B, I), W.T, gates.reshape(T * B, 2 * H))
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
-    U_f_T = U_f.T
-    U_h_T = U_h.T
-    for t in range(T):
-        product(h[t], U_f_T, U_f_h)  # f = sigmoid(W_f @ x + U_f @ h + b_f)
+    blocks = sharing(B, H)
+    if blocks:
+        one_launch(
+            "mgu_forward_3", dtype, blocks, B, 0, ((5, H),), ((1, H, H), (1, H, H)), T, H, gates, b, fh, h,
+            U_f, U_h, finished,
+        )
+    else:
+        U_f_T = U_f.T
+        U_h_T = U_h.T
+        for t in range(T):
+            product(h[t], U_f_T, U_f_h)  # f = sigmoid(W_f @ x + U_f @ h + b_f)
 
-        # n = tanh(W_h @ x + U_h @ (f * h) + b_h)
-        launch("mgu_forward_1", dtype, B * H, B, t, H, U_f_h, gates, b, h, fh)
-        product(fh[t], U_h_T, U_h_fh)
+            # n = tanh(W_h @ x + U_h @ (f * h) + b_h)
+            launch("mgu_forward_1", dtype, B * H, B, t, H, U_f_h, gates, b, h, fh)
+            product(fh[t], U_h_T, U_h_fh)
 
-        # h' = (1 - f) * h + f * n
-        launch("mgu_forward_2", dtype, B * H, B, t, H, U_h_fh, gates, b, h, finished)
+            # h' = (1 - f) * h + f * n
+            launch("mgu_forward_2", dtype, B * H, B, t, H, U_h_fh, gates, b, h, finished)
 
     y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:]).astype(dtype, copy=False)
     final = States(h[T].copy())
@@ -179,19 +186,26 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_fh, d_u_h = (cp.empty((B, H), dtype) for _ in range(2))
     d_x = cp.empty((T, B, I), dtype)
     d_W, d_U_f, d_U_h, d_b = (cp.zeros(shape, dtype) for shape in shapes(I, H))
-    for t in reversed(range(T)):
-        # d_n = d_h * f * (1 - n**2)
-        launch("mgu_backward_1", dtype, B * H, B, t, H, d_h, d_y, gates, d_gates, finished)
+    blocks = sharing(B, H)
+    if blocks:
+        one_launch(
+            "mgu_backward_4", dtype, blocks, B, 0, ((5, H),), ((1, H, H), (1, H, H)), T, H, d_y, gates, h,
+            d_gates, d_h, U_h, U_f, finished,
+        )
+    else:
+        for t in reversed(range(T)):
+            # d_n = d_h * f * (1 - n**2)
+            launch("mgu_backward_1", dtype, B * H, B, t, H, d_h, d_y, gates, d_gates, finished)
 
-        product(d_gates[t, :, H:], U_h, d_fh)  # d_fh = U_h.T @ d_n
+            product(d_gates[t, :, H:], U_h, d_fh)  # d_fh = U_h.T @ d_n
 
-        # d_a_f.
-        launch("mgu_backward_2", dtype, B * H, B, t, H, d_fh, d_h, h, gates, d_gates, finished)
+            # d_a_f.
+            launch("mgu_backward_2", dtype, B * H, B, t, H, d_fh, d_h, h, gates, d_gates, finished)
 
-        product(d_gates[t, :, :H], U_f, d_u_h)  # d_u_h = U_f.T @ d_a_f
+            product(d_gates[t, :, :H], U_f, d_u_h)  # d_u_h = U_f.T @ d_a_f
 
-        # d_h = d_fh * f + d_h * (1 - f) + d_u_h
-        launch("mgu_backward_3", dtype, B * H, B, t, H, d_fh, d_h, d_u_h, gates, finished)
+            # d_h = d_fh * f + d_h * (1 - f) + d_u_h
+            launch("mgu_backward_3", dtype, B * H, B, t, H, d_fh, d_h, d_u_h, gates, finished)
 
     # d_x = W_f.T @ d_a_f + W_h.T @ d_n
     product(d_gates.reshape(T * B, 2 * H), W, d_x.reshape(T * B, I))
@@ -200,7 +214,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     product(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, I), d_W)
     product(d_gates[..., :H].reshape(T * B, H).T, h[:-1].reshape(T * B, H), d_U_f)
     product(d_gates[..., H:].reshape(T * B, H).T, fh.reshape(T * B, H), d_U_h)
-    column_sums("mgu_backward_4", dtype, T * B, 2 * H, (H, d_gates), (H, d_b))
+    column_sums("mgu_backward_5", dtype, T * B, 2 * H, (H, d_gates), (H, d_b))
 
     return Grads(params=Params(d_W, d_U_f, d_U_h, d_b), x=d_x, initial=States(d_h))
 
@@ -365,6 +379,63 @@ def launch(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> None:
     """Run a kernel with so many threads, if any."""
     if threads > 0:
         kernel(name, dtype)((-(-threads // 256),), (256,), arguments)
+
+
+# How many blocks share the units of a sequence, where all steps are one launch: 0 to launch each step, None
+# to choose by size.
+BLOCKS = None
+ROWS, CHUNK = 8, 128  # sequences that they take together, and how much of an operand each holds, as in CUDA
+THREADS = 256  # of a block
+
+
+def sharing(B: int, units: int) -> int:
+    """How many blocks share the units; 0 where not all that wait for each other are on the device at once.
+
+    It is 0 too where there is so much to multiply that cuBLAS is worth its launches: that bound is of a model
+    of times (docs/cuda.md), and not measured.
+    """
+    if B == 0:
+        return 0
+    if BLOCKS is not None or B * units > 2**14:
+        return BLOCKS or 0
+    processors, _ = limits(cp.cuda.Device().id)  # each of which holds a block
+    return min(processors // -(-B // ROWS), -(-units // 16))
+
+
+@cache
+def limits(device: int) -> tuple[int, int]:
+    """How many multiprocessors a device has, and how many bytes of shared memory a block may ask for."""
+    told = cp.cuda.Device(device).attributes
+    return told["MultiProcessorCount"], told["MaxSharedMemoryPerBlockOptin"] - 1024
+
+
+@cache
+def cooperative(name: str, dtype: np.dtype, room: int) -> Any:
+    """A kernel whose blocks wait for each other, and may ask for so much shared memory."""
+    options = ("-std=c++17", *ARITHMETIC[dtype.name])
+    found = cp.RawModule(code=SOURCE, options=options, enable_cooperative_groups=True).get_function(name)
+    found.max_dynamic_shared_size_bytes = room
+    return found
+
+
+def one_launch(
+    name: str, dtype: np.dtype, blocks: int, B: int, sums: int, held: tuple, weights: tuple, *arguments: Any,
+) -> None:
+    """Run all steps in one launch.
+
+    held: how many values of which size are kept of every row, of each a block's share.
+    weights: how many gates, units and columns each has; a block keeps its share where there is room.
+    """
+    real, groups = arithmetic(dtype), -(-B // ROWS)
+    _, most = limits(cp.cuda.Device().id)
+    arrived = cp.zeros((groups, 32), np.uint32)  # each in a line of memory of its own
+    parts = cp.empty((max(sums, 1), 2, B, blocks), real)
+    each = sum(count * -(-size // blocks) for count, size in held) + CHUNK + THREADS
+    share = sum(gates * -(-units // blocks) * columns for gates, units, columns in weights)
+    room, whole = ROWS * each * real.itemsize, ROWS * each * real.itemsize + share * dtype.itemsize
+    kept = int(whole <= most)
+    given, shared = (arrived, parts, kept, B, *arguments), whole if kept else room
+    cooperative(name, dtype, most)((1, blocks, groups), (THREADS,), given, shared_mem=shared)
 
 
 def product(a: cp.ndarray, b: cp.ndarray, out: cp.ndarray, add: bool = False) -> None:

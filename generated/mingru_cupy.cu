@@ -7,6 +7,8 @@
 // Sizes: T steps, B sequences, I input, H hidden.
 // `at` is the row of an array that is kept for every step, `b` that of one that is not. Where a sequence is `over`
 // it keeps its states, and hands their gradients on.
+// A kernel with a loop over `t` takes each entry through all steps, with its states in registers, from the last
+// step to the first on the way back. Behind the `end` of a sequence it leaves zeros, and the last states.
 
 #ifdef HALF
 #include <cuda_bf16.h>
@@ -22,6 +24,51 @@ typedef real* __restrict__ WriteReal;
 typedef long long Index;  // of an entry of an array, which may have more than 2^31
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
+
+// How many steps a sequence takes, `first` at least: those before it is over, found by halving.
+__device__ inline Index steps_of(const bool* finished, const Index B, const Index b, Index first, Index T) {
+    while (finished && first < T) {
+        const Index t = (first + T) / 2;
+        if (finished[t * B + b]) T = t;
+        else first = t + 1;
+    }
+    return T;
+}
+
+// How many steps ahead so many values are fetched: what 16 registers hold, 8 at most.
+__device__ constexpr Index steps_ahead(const Index values) {
+    Index steps = 8;
+    while (steps > 1 && steps * values * Index(sizeof(real)) > 64) steps /= 2;
+    return steps;
+}
+
+// The entries of an array at one step after the other, fetched some steps before they are taken. A loop that
+// takes them is unrolled by as many: none then waits to be moved.
+template <Index STEPS, class Entry>
+struct Ahead {
+    const Entry* next;
+    const Index pitch;
+    Index left;
+    Entry held[STEPS];
+
+    __device__ Ahead(const Entry* first, const Index pitch, const Index count)
+            : next(first), pitch(pitch), left(count) {
+        #pragma unroll
+        for (Index n = 0; n < STEPS; n++) fetch(n);
+    }
+    __device__ void fetch(const Index n) {
+        held[n] = left > 0 ? *next : Entry(0.0f);
+        left--;
+        next += pitch;
+    }
+    __device__ real take() {
+        const real value = held[0];
+        #pragma unroll
+        for (Index n = 1; n < STEPS; n++) held[n - 1] = held[n];
+        fetch(STEPS - 1);
+        return value;
+    }
+};
 
 // The sum of every 8th row of a column, for each of 8 threads: the first from row 0 on, the next from row 1.
 template <class Entry>
@@ -65,55 +112,93 @@ extern "C" __global__ void mingru_forward_1(
 
 // h' = (1 - z) * h + z * n
 extern "C" __global__ void mingru_forward_2(
-        const Index B, const Index t, const Index H, Write h, Read x_h_next, Read gates,
+        const Index B, const Index T, const Index H, Write h, Read x_h_next, Read gates,
         const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
-    const Index k = i % H, b = i / H, at = t * B + b;
-    const bool over = finished && finished[at];
+    const Index k = i % H, b = i / H;
+    const Index end = steps_of(finished, B, b, 0, T);
 
-    const real h_ = h[at * H + k];
-    const real x_h_next_ = x_h_next[at * H + k];
-    const real z = gates[at * (2 * H) + k];
+    Index at = b;
+    real h_ = h[at * H + k];
 
-    h[(at + B) * H + k] = over ? h_ : h_ * (1 - z) + x_h_next_;  // h_next
+    constexpr Index ahead = steps_ahead(2);
+    Ahead<ahead, storage> x_h_next_ahead(&x_h_next[at * H + k], B * H, end);
+    Ahead<ahead, storage> z_ahead(&gates[at * (2 * H) + k], B * 2 * H, end);
+    #pragma unroll ahead
+    for (Index t = 0; t < end; t++, at += B) {
+        const real x_h_next_ = x_h_next_ahead.take();
+        const real z = z_ahead.take();
+
+        const real h_next = h_ * (1 - z) + x_h_next_;
+        h[(at + B) * H + k] = h_next;
+        h_ = h_next;
+    }
+    for (Index t = end; t < T; t++, at += B) {
+        h[(at + B) * H + k] = h_;
+    }
 }
 
-// Computes d_h, d_n and d_a_z.
+// Computes d_n, d_a_z, d_h, total_d_a_z and total_d_n.
 extern "C" __global__ void mingru_backward_1(
-        const Index B, const Index t, const Index H, Write d_h, Read d_y, Read gates, Read h,
-        Write d_gates, const bool* __restrict__ finished) {
+        const Index B, const Index T, const Index H, Write d_h, Read d_y, Read gates, Read h,
+        Write d_gates, WriteReal totals, const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
-    const Index k = i % H, b = i / H, at = t * B + b;
-    const bool over = finished && finished[at];
+    const Index k = i % H, b = i / H;
+    const Index end = steps_of(finished, B, b, 0, T);
 
-    const real d_h_later = over ? 0 : real(d_h[b * H + k]);
-    const real d_y_ = d_y[at * H + k];
-    const real z = gates[at * (2 * H) + k], n = gates[at * (2 * H) + H + k];
-    const real h_ = h[at * H + k];
+    real d_h_later = d_h[b * H + k];
+    real total_d_a_z = 0;
+    real total_d_n = 0;
 
-    const real d_h_next = d_h_later + d_y_;
-    const real d_z = d_h_next * n - d_h_next * h_;
-    const real not_z = 1 - z;
-    d_gates[at * (2 * H) + H + k] = d_h_next * z;  // d_n
-    d_gates[at * (2 * H) + k] = d_z * z * not_z;  // d_a_z
-    if (!over) d_h[b * H + k] = d_h_next * not_z;
+    Index at = (T - 1) * B + b;
+    for (Index t = T; t > end; t--, at -= B) {
+        d_gates[at * (2 * H) + H + k] = 0;
+        d_gates[at * (2 * H) + k] = 0;
+    }
+    constexpr Index ahead = steps_ahead(4);
+    Ahead<ahead, storage> d_y_ahead(&d_y[at * H + k], -B * H, end);
+    Ahead<ahead, storage> z_ahead(&gates[at * (2 * H) + k], -B * 2 * H, end);
+    Ahead<ahead, storage> h_ahead(&h[at * H + k], -B * H, end);
+    Ahead<ahead, storage> n_ahead(&gates[at * (2 * H) + H + k], -B * 2 * H, end);
+    #pragma unroll ahead
+    for (Index t = end; t > 0; t--, at -= B) {
+        const real d_y_ = d_y_ahead.take();
+        const real z = z_ahead.take();
+        const real h_ = h_ahead.take();
+        const real n = n_ahead.take();
+
+        const real d_h_next = d_h_later + d_y_;
+        const real d_n = d_h_next * z;
+        const real d_z = d_h_next * n - d_h_next * h_;
+        const real not_z = 1 - z;
+        const real d_a_z = d_z * z * not_z;
+        const real d_h_ = d_h_next * not_z;
+        d_gates[at * (2 * H) + H + k] = d_n;
+        total_d_n += d_n;
+        d_gates[at * (2 * H) + k] = d_a_z;
+        total_d_a_z += d_a_z;
+        d_h_later = d_h_;
+    }
+    d_h[b * H + k] = d_h_later;
+    totals[b * (2 * H) + k] = total_d_a_z;
+    totals[b * (2 * H) + H + k] = total_d_n;
 }
 
-// The sums of d_a_z and d_n over 256 rows each.
+// The sums of total_d_a_z and total_d_n over 256 rows each.
 extern "C" __global__ void mingru_backward_2_parts(
-        const Index rows, WriteReal parts, const Index H, Read d_gates) {
+        const Index rows, WriteReal parts, const Index H, ReadReal totals) {
     const Index k = (Index)blockIdx.y * 32 + threadIdx.x, first = (Index)blockIdx.x * 256;
     const Index count = rows - first < 256 ? rows - first : 256;
 
     real total = 0;
-    if (k < 2 * H) total = every_8th(d_gates + first * (2 * H) + k, count, 2 * H);
+    if (k < 2 * H) total = every_8th(totals + first * (2 * H) + k, count, 2 * H);
     total = over_threads(total);
     if (threadIdx.y == 0 && k < 2 * H) parts[blockIdx.x * (2 * H) + k] = total;
 }
 
-// The sums of d_a_z and d_n over all rows, from those over 256.
+// The sums of total_d_a_z and total_d_n over all rows, from those over 256.
 extern "C" __global__ void mingru_backward_2(
         const Index count, ReadReal parts, const Index H, Write d_b) {
     const Index k = (Index)blockIdx.x * 32 + threadIdx.x;

@@ -132,9 +132,9 @@ def forward(
     launch("mingru_forward_1", dtype, T * B * H, T * B, H, gates, b, x_h_next)
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
-    for t in range(T):
-        # h' = (1 - z) * h + z * n
-        launch("mingru_forward_2", dtype, B * H, B, t, H, h, x_h_next, gates, finished)
+
+    # h' = (1 - z) * h + z * n
+    through_time("mingru_forward_2", dtype, B * H, B, T, H, h, x_h_next, gates, finished)
 
     y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:]).astype(dtype, copy=False)
     final = States(h[T].copy())
@@ -168,17 +168,22 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
     d_gates = cp.empty((T, B, 2 * H), dtype)  # d_a_z, d_n
     d_x = cp.empty((T, B, I), dtype)
+    totals = cp.empty((B, 2 * H), arithmetic(dtype))  # total_d_a_z, total_d_n
     d_W, d_b = (cp.zeros(shape, dtype) for shape in shapes(I, H))
-    for t in reversed(range(T)):
-        # d_n, d_a_z and d_h.
-        launch("mingru_backward_1", dtype, B * H, B, t, H, d_h, d_y, gates, h, d_gates, finished)
+
+    # d_n = z * (d_h + d_y)
+    # d_a_z = (1 - z) * z * (n * (d_h + d_y) - h * (d_h + d_y))
+    # d_h = (1 - z) * (d_h + d_y)
+    through_time(
+        "mingru_backward_1", dtype, B * H, B, T, H, d_h, d_y, gates, h, d_gates, totals, finished,
+    )
 
     # d_x = W_z.T @ d_a_z + W_h.T @ d_n
     product(d_gates.reshape(T * B, 2 * H), W, d_x.reshape(T * B, I))
 
     # The gradients of the parameters: all steps in one product each.
     product(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, I), d_W)
-    column_sums("mingru_backward_2", dtype, T * B, 2 * H, (H, d_gates), (H, d_b))
+    column_sums("mingru_backward_2", dtype, B, 2 * H, (H, totals), (H, d_b))
 
     return Grads(params=Params(d_W, d_b), x=d_x, initial=States(d_h))
 
@@ -343,6 +348,12 @@ def launch(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> None:
     """Run a kernel with so many threads, if any."""
     if threads > 0:
         kernel(name, dtype)((-(-threads // 256),), (256,), arguments)
+
+
+def through_time(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> None:
+    """Run a kernel that takes all steps, if any threads do: in small blocks, for all multiprocessors."""
+    if threads > 0:
+        kernel(name, dtype)((-(-threads // 64),), (64,), arguments)
 
 
 def product(a: cp.ndarray, b: cp.ndarray, out: cp.ndarray, add: bool = False) -> None:

@@ -137,9 +137,9 @@ def forward(
     launch("mingru_log_forward_1", dtype, T * B * H, T * B, H, gates, sigmoid_a, n, x_h_next)
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
-    for t in range(T):
-        # h' = (1 - z) * h + z * n
-        launch("mingru_log_forward_2", dtype, B * H, B, t, H, h, x_h_next, gates, finished)
+
+    # h' = (1 - z) * h + z * n
+    through_time("mingru_log_forward_2", dtype, B * H, B, T, H, h, x_h_next, gates, finished)
 
     y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:]).astype(dtype, copy=False)
     final = States(h[T].copy())
@@ -174,12 +174,15 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_gates = cp.empty((T, B, 2 * H), dtype)  # d_W_z_x, d_a
     d_x = cp.empty((T, B, I), dtype)
     d_W, = (cp.zeros(shape, dtype) for shape in shapes(I, H))
-    for t in reversed(range(T)):
-        # d_a, d_W_z_x and d_h.
-        launch(
-            "mingru_log_backward_1", dtype, B * H, B, t, H, d_h, d_y, gates, sigmoid_a, h, n, d_gates,
-            finished,
-        )
+
+    # d_a = (1 - sigmoid_a) * sigmoid_a * z * where(a >= 0, 0, 1) * (d_h + d_y) + z * where(a >=
+    #     0, 1, 0) * (d_h + d_y)
+    # d_W_z_x = (1 - z) * z * (n * (d_h + d_y) - h * (d_h + d_y))
+    # d_h = (1 - z) * (d_h + d_y)
+    through_time(
+        "mingru_log_backward_1", dtype, B * H, B, T, H, d_h, d_y, gates, sigmoid_a, h, n, d_gates,
+        finished,
+    )
 
     # d_x = W_z.T @ d_W_z_x + W_h.T @ d_a
     product(d_gates.reshape(T * B, 2 * H), W, d_x.reshape(T * B, I))
@@ -350,6 +353,12 @@ def launch(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> None:
     """Run a kernel with so many threads, if any."""
     if threads > 0:
         kernel(name, dtype)((-(-threads // 256),), (256,), arguments)
+
+
+def through_time(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> None:
+    """Run a kernel that takes all steps, if any threads do: in small blocks, for all multiprocessors."""
+    if threads > 0:
+        kernel(name, dtype)((-(-threads // 64),), (64,), arguments)
 
 
 def product(a: cp.ndarray, b: cp.ndarray, out: cp.ndarray, add: bool = False) -> None:

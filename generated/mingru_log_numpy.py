@@ -61,6 +61,7 @@ class Tape(NamedTuple):
     n: np.ndarray  # (T, B, H)  n
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
     given: bool  # whether the caller gave the initial states
+    iterations: int  # of Newton's method; 0 where all steps went one by one
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -98,6 +99,7 @@ def unpack(params: Params) -> dict[str, np.ndarray]:
 @np.errstate(all="ignore")  # what is not finite is a result, not a warning
 def forward(
     params: Params, x: np.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
+    parallel: bool = False,
 ) -> tuple[np.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
@@ -105,6 +107,7 @@ def forward(
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
     tape: True to save what `backward` reads; False or None for nothing; an earlier tape, which is void then.
+    parallel: True to find the states of all steps at once (see `newton`); where it fails, one by one.
 
     Raises ValueError and TypeError that name the argument.
     """
@@ -117,7 +120,7 @@ def forward(
     finished = None if lengths is None else over(lengths, T, B)
     steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
     if (tape is False or tape is None) and T > steps:
-        return in_parts(params, x, initial, lengths, steps, np.empty((T, B, H), dtype))
+        return in_parts(params, x, initial, lengths, steps, np.empty((T, B, H), dtype), parallel=parallel)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
 
@@ -143,10 +146,13 @@ def forward(
     np.multiply(n, z_all, out=x_h_next)
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
+    done, iterations = 0, 0
+    if parallel and B and dtype != np.complex128:
+        iterations, done = newton(params, finished, h, gates, x_h_next)
     one = np.array(1, dtype)
     ends = [None] * T if finished is None else finished
     for h_next, z, h_t, x_h_next_t, finished_t in zip(
-        h[1:], gates[:, 0], h[:-1], x_h_next, ends, strict=True
+        h[done + 1 :], gates[done:, 0], h[done:-1], x_h_next[done:], ends[done:], strict=True
     ):
         # h' = (1 - z) * h + z * n
         np.subtract(one, z, out=h_next)
@@ -158,18 +164,117 @@ def forward(
 
     y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    return y, final, Tape(x, h, gates, sigmoid_a, n, finished, initial is not None) if tape else None
+    kept = Tape(x, h, gates, sigmoid_a, n, finished, initial is not None, iterations)
+    return y, final, kept if tape else None
 
 
-def in_parts(params, x, initial, lengths, steps, y):
+def in_parts(params, x, initial, lengths, steps, y, parallel=False):
     """`forward` without a tape into y: `steps` at a time, in memory that does not grow with T."""
     tape = True
     for t in range(0, len(x), steps):
         now = slice(t, t + steps)
         rest = None if lengths is None else np.clip(np.subtract(lengths, t, dtype=int), 0, len(x[now]))
         tape = tape if len(x[now]) == steps else True
-        y[now], initial, tape = forward(params, x[now], initial=initial, lengths=rest, tape=tape)
+        y[now], initial, tape = forward(
+            params, x[now], initial=initial, lengths=rest, tape=tape, parallel=parallel,
+        )
     return y, initial, None
+
+
+def newton(params, finished, h, gates, x_h_next):
+    """Find the states of all steps at once; return how many iterations that took and how many steps it did.
+
+    The steps are cut into stretches of `count` steps, which run side by side. Newton's method finds where
+    these begin: an iteration runs all of them from the states at hand, together with the derivatives of their
+    last states by their first ones. The changes by which each stretch begins where the one before it ends
+    are, to first order, a linear recurrence along the stretches. At first the states at hand are those before
+    the first step.
+
+    As a step is linear in the states, one iteration finds them. Where something is not finite on the way, all
+    steps are left to the loop.
+
+    With a count of 1 this is what Lim et al. 2024, arXiv:2309.12252, and ParaRNN, Danieli et al. 2025,
+    arXiv:2510.21450, do; in longer stretches it takes less memory and fewer iterations (multiple shooting).
+    """
+    T, entries = len(h) - 1, h[0].size
+    stretches = min(int(T**0.5), max(2, 2**14 // entries))  # so few that their arrays stay in the cache
+    if stretches < 2:
+        return 0, 0
+    count = T // stretches
+    done = stretches * count
+    starts, stops = slice(0, done, count), slice(count, done + 1, count)  # of stretches, among the states
+    h[stops] = h[0]
+    steps = by_stretch(stretches, count, finished, gates, x_h_next)
+    iterations, change = 1, iterated(params, h, starts, stops, steps)
+    if not np.isfinite(change):
+        return 0, 0
+    steps = by_stretch(stretches, count, finished, h[:-1], h[1:], gates, x_h_next)
+    every_step(params, steps)
+    return iterations, done
+
+
+def iterated(params, h, starts, stops, steps):
+    """One iteration; return the largest change of a state, as part of the largest one if that is above 1."""
+    h_next, h_by_h = linearized(params, h[starts], steps)
+    h_next -= h[stops]
+    for k in range(1, len(h_next)):
+        h_next[k] += h_by_h[k] * h_next[k - 1]
+    h[stops] += h_next
+    return largest(h_next) / np.maximum(1, largest(h[stops]))
+
+
+def linearized(params, h, steps):
+    """Run all stretches from their first states; return the last ones, and their derivatives by the first."""
+    _, H = measure(params)
+    stretches, B, dtype = len(h), h.shape[1], h.dtype
+    h_by_h_now, h_next, h_by_h_next = (np.empty((stretches, B, H), dtype) for _ in range(3))
+    h = h.copy()
+    h_by_h = np.ones_like(h)
+    for gates, x_h_next, finished_t in zip(*steps, strict=True):
+        z_all = gates[:, 0]
+
+        # h' = (1 - z) * h + z * n
+        np.subtract(1, z_all, out=h_next)
+        h_next *= h
+        h_next += x_h_next
+
+        np.subtract(1, z_all, out=h_by_h_now)  # h_by_h_now = 1 - z
+        np.multiply(h_by_h, h_by_h_now, out=h_by_h_next)  # h_by_h_next = h_by_h * h_by_h_now
+
+        if finished_t is not None:
+            np.copyto(h_next, h, where=finished_t)
+            np.copyto(h_by_h_next, h_by_h, where=finished_t)
+        h, h_next = h_next, h
+        h_by_h, h_by_h_next = h_by_h_next, h_by_h
+    return h, h_by_h
+
+
+def every_step(params, steps):
+    """Take the steps of all stretches as the loop does, for what it leaves behind."""
+    for h, h_next, gates, x_h_next, finished_t in zip(*steps, strict=True):
+        # h' = (1 - z) * h + z * n
+        np.subtract(1, gates[:, 0], out=h_next)
+        h_next *= h
+        h_next += x_h_next
+
+        if finished_t is not None:
+            np.copyto(h_next, h, where=finished_t)
+
+
+def by_stretch(stretches: int, count: int, finished: Any, *arrays: np.ndarray) -> list[Any]:
+    """Views of arrays, (T, ...), that have a step of all stretches after the other: (count, stretches, ...).
+
+    Where sequences are over is the last of them.
+    """
+    whole = arrays if finished is None else (*arrays, finished)
+    parts = (array[: stretches * count].reshape(stretches, count, *array.shape[1:]) for array in whole)
+    steps = [part.swapaxes(0, 1) for part in parts]
+    return steps if finished is not None else [*steps, [None] * count]
+
+
+def largest(*arrays: np.ndarray) -> float:
+    """The largest absolute value of all entries, NaN where one is."""
+    return np.max([(array.max(), -array.min()) for array in arrays])
 
 
 @np.errstate(all="ignore")
@@ -182,7 +287,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type_of(tape)}, expected the Tape of forward of {__name__}")
-    (x, h, gates, sigmoid_a, n, finished, _) = tape
+    (x, h, gates, sigmoid_a, n, finished, _, _) = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))

@@ -7,6 +7,8 @@
 // Sizes: T steps, B sequences, I input, H hidden.
 // `at` is the row of an array that is kept for every step, `b` that of one that is not. Where a sequence is `over`
 // it keeps its states, and hands their gradients on.
+// A kernel with a loop over `t` takes each entry through all steps, with its states in registers, from the last
+// step to the first on the way back. Behind the `end` of a sequence it leaves zeros, and the last states.
 
 #ifdef HALF
 #include <cuda_bf16.h>
@@ -23,6 +25,51 @@ typedef long long Index;  // of an entry of an array, which may have more than 2
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
+
+// How many steps a sequence takes, `first` at least: those before it is over, found by halving.
+__device__ inline Index steps_of(const bool* finished, const Index B, const Index b, Index first, Index T) {
+    while (finished && first < T) {
+        const Index t = (first + T) / 2;
+        if (finished[t * B + b]) T = t;
+        else first = t + 1;
+    }
+    return T;
+}
+
+// How many steps ahead so many values are fetched: what 16 registers hold, 8 at most.
+__device__ constexpr Index steps_ahead(const Index values) {
+    Index steps = 8;
+    while (steps > 1 && steps * values * Index(sizeof(real)) > 64) steps /= 2;
+    return steps;
+}
+
+// The entries of an array at one step after the other, fetched some steps before they are taken. A loop that
+// takes them is unrolled by as many: none then waits to be moved.
+template <Index STEPS, class Entry>
+struct Ahead {
+    const Entry* next;
+    const Index pitch;
+    Index left;
+    Entry held[STEPS];
+
+    __device__ Ahead(const Entry* first, const Index pitch, const Index count)
+            : next(first), pitch(pitch), left(count) {
+        #pragma unroll
+        for (Index n = 0; n < STEPS; n++) fetch(n);
+    }
+    __device__ void fetch(const Index n) {
+        held[n] = left > 0 ? *next : Entry(0.0f);
+        left--;
+        next += pitch;
+    }
+    __device__ real take() {
+        const real value = held[0];
+        #pragma unroll
+        for (Index n = 1; n < STEPS; n++) held[n - 1] = held[n];
+        fetch(STEPS - 1);
+        return value;
+    }
+};
 
 // The parts of h' that wait for no state, for all steps at once.
 // f = sigmoid(W_f @ x)
@@ -53,46 +100,82 @@ extern "C" __global__ void minlstm_forward_1(
 
 // h' = f * h / (f + i) + i * n / (f + i)
 extern "C" __global__ void minlstm_forward_2(
-        const Index B, const Index t, const Index H, Read gates, Write h, Read x_h_next,
+        const Index B, const Index T, const Index H, Read gates, Write h, Read x_h_next,
         const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
-    const Index k = i % H, b = i / H, at = t * B + b;
-    const bool over = finished && finished[at];
+    const Index k = i % H, b = i / H;
+    const Index end = steps_of(finished, B, b, 0, T);
 
-    const real f = gates[at * (3 * H) + k], i_ = gates[at * (3 * H) + H + k];
-    const real h_ = h[at * H + k];
-    const real x_h_next_ = x_h_next[at * H + k];
+    Index at = b;
+    real h_ = h[at * H + k];
 
-    h[(at + B) * H + k] = over ? h_ : f * h_ / (f + i_) + x_h_next_;  // h_next
+    constexpr Index ahead = steps_ahead(3);
+    Ahead<ahead, storage> f_ahead(&gates[at * (3 * H) + k], B * 3 * H, end);
+    Ahead<ahead, storage> i_ahead(&gates[at * (3 * H) + H + k], B * 3 * H, end);
+    Ahead<ahead, storage> x_h_next_ahead(&x_h_next[at * H + k], B * H, end);
+    #pragma unroll ahead
+    for (Index t = 0; t < end; t++, at += B) {
+        const real f = f_ahead.take();
+        const real i_ = i_ahead.take();
+        const real x_h_next_ = x_h_next_ahead.take();
+
+        const real h_next = f * h_ / (f + i_) + x_h_next_;
+        h[(at + B) * H + k] = h_next;
+        h_ = h_next;
+    }
+    for (Index t = end; t < T; t++, at += B) {
+        h[(at + B) * H + k] = h_;
+    }
 }
 
-// Computes d_h, d_a, d_W_f_x and d_W_i_x.
+// Computes d_a, d_W_i_x, d_W_f_x and d_h.
 extern "C" __global__ void minlstm_backward_1(
-        const Index B, const Index t, const Index H, Write d_h, Read d_y, Read gates, Read sigmoid_a,
+        const Index B, const Index T, const Index H, Write d_h, Read d_y, Read gates, Read sigmoid_a,
         Read h, Read n, Write d_gates, const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
-    const Index k = i % H, b = i / H, at = t * B + b;
-    const bool over = finished && finished[at];
+    const Index k = i % H, b = i / H;
+    const Index end = steps_of(finished, B, b, 0, T);
 
-    const real d_h_later = over ? 0 : real(d_h[b * H + k]);
-    const real d_y_ = d_y[at * H + k];
-    const real f = gates[at * (3 * H) + k], i_ = gates[at * (3 * H) + H + k];
-    const real a = gates[at * (3 * H) + 2 * H + k];
-    const real sigmoid_a_ = sigmoid_a[at * H + k];
-    const real h_ = h[at * H + k];
-    const real n_ = n[at * H + k];
+    real d_h_later = d_h[b * H + k];
 
-    const real d_h_next = d_h_later + d_y_;
-    const real s_f_i = 1 / (f + i_);
-    const real d_n = d_h_next * i_ * s_f_i;
-    const real s_f_i_2 = 1 / square(f + i_);
-    const real d_i = d_h_next * (n_ * s_f_i - i_ * n_ * s_f_i_2) - d_h_next * f * h_ * s_f_i_2;
-    const real d_f = d_h_next * (h_ * s_f_i - f * h_ * s_f_i_2) - d_h_next * i_ * n_ * s_f_i_2;
-    d_gates[at * (3 * H) + 2 * H + k] = over ? 0 : d_n * (1 - sigmoid_a_) * sigmoid_a_ * (a >= 0 ? 0 : 1)
-        + d_n * (a >= 0 ? 1 : 0);  // d_a
-    d_gates[at * (3 * H) + H + k] = over ? 0 : d_i * (1 - i_) * i_;  // d_W_i_x
-    d_gates[at * (3 * H) + k] = over ? 0 : d_f * (1 - f) * f;  // d_W_f_x
-    if (!over) d_h[b * H + k] = d_h_next * f * s_f_i;
+    Index at = (T - 1) * B + b;
+    for (Index t = T; t > end; t--, at -= B) {
+        d_gates[at * (3 * H) + 2 * H + k] = 0;
+        d_gates[at * (3 * H) + H + k] = 0;
+        d_gates[at * (3 * H) + k] = 0;
+    }
+    constexpr Index ahead = steps_ahead(7);
+    Ahead<ahead, storage> d_y_ahead(&d_y[at * H + k], -B * H, end);
+    Ahead<ahead, storage> f_ahead(&gates[at * (3 * H) + k], -B * 3 * H, end);
+    Ahead<ahead, storage> i_ahead(&gates[at * (3 * H) + H + k], -B * 3 * H, end);
+    Ahead<ahead, storage> a_ahead(&gates[at * (3 * H) + 2 * H + k], -B * 3 * H, end);
+    Ahead<ahead, storage> sigmoid_a_ahead(&sigmoid_a[at * H + k], -B * H, end);
+    Ahead<ahead, storage> h_ahead(&h[at * H + k], -B * H, end);
+    Ahead<ahead, storage> n_ahead(&n[at * H + k], -B * H, end);
+    #pragma unroll ahead
+    for (Index t = end; t > 0; t--, at -= B) {
+        const real d_y_ = d_y_ahead.take();
+        const real f = f_ahead.take();
+        const real i_ = i_ahead.take();
+        const real a = a_ahead.take();
+        const real sigmoid_a_ = sigmoid_a_ahead.take();
+        const real h_ = h_ahead.take();
+        const real n_ = n_ahead.take();
+
+        const real d_h_next = d_h_later + d_y_;
+        const real s_f_i = 1 / (f + i_);
+        const real d_n = d_h_next * i_ * s_f_i;
+        const real s_f_i_2 = 1 / square(f + i_);
+        const real d_i = d_h_next * (n_ * s_f_i - i_ * n_ * s_f_i_2) - d_h_next * f * h_ * s_f_i_2;
+        const real d_f = d_h_next * (h_ * s_f_i - f * h_ * s_f_i_2) - d_h_next * i_ * n_ * s_f_i_2;
+        const real d_h_ = d_h_next * f * s_f_i;
+        d_gates[at * (3 * H) + 2 * H + k] = d_n * (1 - sigmoid_a_) * sigmoid_a_ * (a >= 0 ? 0 : 1) + d_n * (a
+            >= 0 ? 1 : 0);  // d_a
+        d_gates[at * (3 * H) + H + k] = d_i * (1 - i_) * i_;  // d_W_i_x
+        d_gates[at * (3 * H) + k] = d_f * (1 - f) * f;  // d_W_f_x
+        d_h_later = d_h_;
+    }
+    d_h[b * H + k] = d_h_later;
 }

@@ -140,10 +140,9 @@ def forward(
     launch("minlstm_forward_1", dtype, T * B * H, T * B, H, gates, sigmoid_a, n, x_h_next)
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
-    for t in range(T):
-        # h' = f * h / (f + i) + i * n / (f + i)
-        launch("minlstm_forward_2", dtype, B * H, B, t, H, gates, h, x_h_next, finished)
 
+    # h' = f * h / (f + i) + i * n / (f + i)
+    through_time("minlstm_forward_2", dtype, B * H, B, T, H, gates, h, x_h_next, finished)
     clear(finished, gates, sigmoid_a, n)
 
     y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:]).astype(dtype, copy=False)
@@ -179,17 +178,22 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_gates = cp.empty((T, B, 3 * H), dtype)  # d_W_f_x, d_W_i_x, d_a
     d_x = cp.empty((T, B, I), dtype)
     d_W, = (cp.zeros(shape, dtype) for shape in shapes(I, H))
-    for t in reversed(range(T)):
-        # d_a, d_W_f_x, d_W_i_x and d_h.
-        launch(
-            "minlstm_backward_1", dtype, B * H, B, t, H, d_h, d_y, gates, sigmoid_a, h, n, d_gates, finished,
-        )
+
+    # d_a = i * (1 - sigmoid_a) * sigmoid_a * where(a >= 0, 0, 1) * (d_h + d_y) / (f + i) + i *
+    #     where(a >= 0, 1, 0) * (d_h + d_y) / (f + i)
+    # d_W_i_x = (1 - i) * i * ((d_h + d_y) * (n / (f + i) - i * n / (f + i)**2) - f * h * (d_h +
+    #     d_y) / (f + i)**2)
+    # d_W_f_x = (1 - f) * f * ((d_h + d_y) * (h / (f + i) - f * h / (f + i)**2) - i * n * (d_h +
+    #     d_y) / (f + i)**2)
+    # d_h = f * (d_h + d_y) / (f + i)
+    through_time(
+        "minlstm_backward_1", dtype, B * H, B, T, H, d_h, d_y, gates, sigmoid_a, h, n, d_gates, finished,
+    )
 
     # d_x = W_f.T @ d_W_f_x + W_i.T @ d_W_i_x + W_h.T @ d_a
     product(d_gates.reshape(T * B, 3 * H), W, d_x.reshape(T * B, I))
 
     # The gradients of the parameters: all steps in one product each.
-    clear(finished, d_gates)
     product(d_gates.reshape(T * B, 3 * H).T, x.reshape(T * B, I), d_W)
     clear(finished, d_x)
 
@@ -362,6 +366,12 @@ def launch(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> None:
     """Run a kernel with so many threads, if any."""
     if threads > 0:
         kernel(name, dtype)((-(-threads // 256),), (256,), arguments)
+
+
+def through_time(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> None:
+    """Run a kernel that takes all steps, if any threads do: in small blocks, for all multiprocessors."""
+    if threads > 0:
+        kernel(name, dtype)((-(-threads // 64),), (64,), arguments)
 
 
 def product(a: cp.ndarray, b: cp.ndarray, out: cp.ndarray, add: bool = False) -> None:

@@ -144,22 +144,29 @@ def forward(
 
     c[0] = 0 if initial is None else check("initial.c", initial.c, (B, H))
     xp[0] = 0 if initial is None else check("initial.xp", initial.xp, (B, I))
-    V_T = V.T
-    for t in range(T):
-        # z = tanh(W_z @ x + V_z @ xp + b_z)
-        # f = sigmoid(W_f @ x + V_f @ xp + b_f)
-        product(xp[t], V_T, u)
+    blocks = sharing(B, H)
+    if blocks:
+        one_launch(
+            "qrnn_forward_2", dtype, blocks, B, 0, ((4, H), (1, I)), ((2, H, I),), T, I, H, gates, b, xp, c,
+            V, finished,
+        )
+    else:
+        V_T = V.T
+        for t in range(T):
+            # z = tanh(W_z @ x + V_z @ xp + b_z)
+            # f = sigmoid(W_f @ x + V_f @ xp + b_f)
+            product(xp[t], V_T, u)
 
-        # c' = (1 - f) * c + z * f
-        launch("qrnn_forward_1", dtype, B * H, B, t, H, u, gates, b, c, finished)
+            # c' = (1 - f) * c + z * f
+            launch("qrnn_forward_1", dtype, B * H, B, t, H, u, gates, b, c, finished)
 
-        if finished is not None:
-            cp.copyto(xp[t + 1], xp[t], where=finished[t])
+            if finished is not None:
+                cp.copyto(xp[t + 1], xp[t], where=finished[t])
 
     # o = sigmoid(W_o @ x + V_o @ xp + b_o)
     product(xp[:-1].reshape(T * B, I), V_o.T, V_o_xp.reshape(T * B, H))
 
-    launch("qrnn_forward_2", dtype, T * B * H, T * B, B, H, V_o_xp, gates, b, c, h)  # h = o * c'
+    launch("qrnn_forward_3", dtype, T * B * H, T * B, B, H, V_o_xp, gates, b, c, h)  # h = o * c'
 
     y = h if finished is None else cp.where(finished, 0, h).astype(dtype, copy=False)
     final = States(c[T].copy(), xp[T].copy())
@@ -212,23 +219,30 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     product(d_gates[..., 2 * H :].reshape(T * B, H).T, xp[:-1].reshape(T * B, I), d_V_o)
     column_sums("qrnn_backward_2", dtype, T * B, H, (H, d_gates), (H, d_b))
 
-    for t in reversed(range(T)):
-        if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept_xp = d_xp.copy()
-            cp.copyto(d_xp, 0, where=finished[t])
+    blocks = sharing(B, H)
+    if blocks:
+        one_launch(
+            "qrnn_backward_6", dtype, blocks, B, 0, ((2, H), (3, I)), ((1, I, 2 * H),), T, I, H, d_y, gates,
+            c, d_v_xp, d_xp_next, d_gates, d_c, d_xp, V, finished,
+        )
+    else:
+        for t in reversed(range(T)):
+            if finished is not None:  # a finished sequence hands its gradient on as it is
+                kept_xp = d_xp.copy()
+                cp.copyto(d_xp, 0, where=finished[t])
 
-        d_xp_next[t] = d_xp
+            d_xp_next[t] = d_xp
 
-        # d_c, d_f and d_z.
-        launch("qrnn_backward_4", dtype, B * H, B, t, H, d_c, d_y, gates, c, d_gates, finished)
+            # d_c, d_f and d_z.
+            launch("qrnn_backward_4", dtype, B * H, B, t, H, d_c, d_y, gates, c, d_gates, finished)
 
-        product(d_gates[t, :, : 2 * H], V, d_v_xp_2)  # d_v_xp_2 = V_z.T @ d_z + V_f.T @ d_f
+            product(d_gates[t, :, : 2 * H], V, d_v_xp_2)  # d_v_xp_2 = V_z.T @ d_z + V_f.T @ d_f
 
-        # d_xp = d_v_xp + d_v_xp_2
-        launch("qrnn_backward_5", dtype, B * I, B, t, I, d_v_xp, d_v_xp_2, d_xp)
+            # d_xp = d_v_xp + d_v_xp_2
+            launch("qrnn_backward_5", dtype, B * I, B, t, I, d_v_xp, d_v_xp_2, d_xp)
 
-        if finished is not None:
-            cp.copyto(d_xp, kept_xp, where=finished[t])
+            if finished is not None:
+                cp.copyto(d_xp, kept_xp, where=finished[t])
 
     # d_w_x_2 = W_z.T @ d_z + W_f.T @ d_f
     product(d_gates[..., : 2 * H].reshape(T * B, 2 * H), W[: 2 * H], d_w_x_2.reshape(T * B, I))
@@ -236,10 +250,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # The gradients of the parameters: all steps in one product each.
     product(d_gates[..., : 2 * H].reshape(T * B, 2 * H).T, x.reshape(T * B, I), d_W[: 2 * H])
     product(d_gates[..., : 2 * H].reshape(T * B, 2 * H).T, xp[:-1].reshape(T * B, I), d_V)
-    column_sums("qrnn_backward_6", dtype, T * B, 2 * H, (H, d_gates), (H, d_b))
+    column_sums("qrnn_backward_7", dtype, T * B, 2 * H, (H, d_gates), (H, d_b))
 
     # d_x += d_w_x_2 + d_xp_next
-    launch("qrnn_backward_8", dtype, T * B * I, T * B, I, d_x, d_w_x_2, d_xp_next)
+    launch("qrnn_backward_9", dtype, T * B * I, T * B, I, d_x, d_w_x_2, d_xp_next)
 
     return Grads(params=Params(d_W, d_V, d_V_o, d_b), x=d_x, initial=States(d_c, d_xp))
 
@@ -405,6 +419,63 @@ def launch(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> None:
     """Run a kernel with so many threads, if any."""
     if threads > 0:
         kernel(name, dtype)((-(-threads // 256),), (256,), arguments)
+
+
+# How many blocks share the units of a sequence, where all steps are one launch: 0 to launch each step, None
+# to choose by size.
+BLOCKS = None
+ROWS, CHUNK = 8, 128  # sequences that they take together, and how much of an operand each holds, as in CUDA
+THREADS = 256  # of a block
+
+
+def sharing(B: int, units: int) -> int:
+    """How many blocks share the units; 0 where not all that wait for each other are on the device at once.
+
+    It is 0 too where there is so much to multiply that cuBLAS is worth its launches: that bound is of a model
+    of times (docs/cuda.md), and not measured.
+    """
+    if B == 0:
+        return 0
+    if BLOCKS is not None or B * units > 2**14:
+        return BLOCKS or 0
+    processors, _ = limits(cp.cuda.Device().id)  # each of which holds a block
+    return min(processors // -(-B // ROWS), -(-units // 16))
+
+
+@cache
+def limits(device: int) -> tuple[int, int]:
+    """How many multiprocessors a device has, and how many bytes of shared memory a block may ask for."""
+    told = cp.cuda.Device(device).attributes
+    return told["MultiProcessorCount"], told["MaxSharedMemoryPerBlockOptin"] - 1024
+
+
+@cache
+def cooperative(name: str, dtype: np.dtype, room: int) -> Any:
+    """A kernel whose blocks wait for each other, and may ask for so much shared memory."""
+    options = ("-std=c++17", *ARITHMETIC[dtype.name])
+    found = cp.RawModule(code=SOURCE, options=options, enable_cooperative_groups=True).get_function(name)
+    found.max_dynamic_shared_size_bytes = room
+    return found
+
+
+def one_launch(
+    name: str, dtype: np.dtype, blocks: int, B: int, sums: int, held: tuple, weights: tuple, *arguments: Any,
+) -> None:
+    """Run all steps in one launch.
+
+    held: how many values of which size are kept of every row, of each a block's share.
+    weights: how many gates, units and columns each has; a block keeps its share where there is room.
+    """
+    real, groups = arithmetic(dtype), -(-B // ROWS)
+    _, most = limits(cp.cuda.Device().id)
+    arrived = cp.zeros((groups, 32), np.uint32)  # each in a line of memory of its own
+    parts = cp.empty((max(sums, 1), 2, B, blocks), real)
+    each = sum(count * -(-size // blocks) for count, size in held) + CHUNK + THREADS
+    share = sum(gates * -(-units // blocks) * columns for gates, units, columns in weights)
+    room, whole = ROWS * each * real.itemsize, ROWS * each * real.itemsize + share * dtype.itemsize
+    kept = int(whole <= most)
+    given, shared = (arrived, parts, kept, B, *arguments), whole if kept else room
+    cooperative(name, dtype, most)((1, blocks, groups), (THREADS,), given, shared_mem=shared)
 
 
 def product(a: cp.ndarray, b: cp.ndarray, out: cp.ndarray, add: bool = False) -> None:

@@ -7,6 +7,8 @@
 // Sizes: T steps, B sequences, I input, H hidden.
 // `at` is the row of an array that is kept for every step, `b` that of one that is not. Where a sequence is `over`
 // it keeps its states, and hands their gradients on.
+// A kernel with a loop over `t` takes each entry through all steps, with its states in registers, from the last
+// step to the first on the way back. Behind the `end` of a sequence it leaves zeros, and the last states.
 
 #ifdef HALF
 #include <cuda_bf16.h>
@@ -23,6 +25,51 @@ typedef long long Index;  // of an entry of an array, which may have more than 2
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real softplus(real a) { return (a > 0 ? a : real(0)) + log1p(exp(-fabs(a))); }
+
+// How many steps a sequence takes, `first` at least: those before it is over, found by halving.
+__device__ inline Index steps_of(const bool* finished, const Index B, const Index b, Index first, Index T) {
+    while (finished && first < T) {
+        const Index t = (first + T) / 2;
+        if (finished[t * B + b]) T = t;
+        else first = t + 1;
+    }
+    return T;
+}
+
+// How many steps ahead so many values are fetched: what 16 registers hold, 8 at most.
+__device__ constexpr Index steps_ahead(const Index values) {
+    Index steps = 8;
+    while (steps > 1 && steps * values * Index(sizeof(real)) > 64) steps /= 2;
+    return steps;
+}
+
+// The entries of an array at one step after the other, fetched some steps before they are taken. A loop that
+// takes them is unrolled by as many: none then waits to be moved.
+template <Index STEPS, class Entry>
+struct Ahead {
+    const Entry* next;
+    const Index pitch;
+    Index left;
+    Entry held[STEPS];
+
+    __device__ Ahead(const Entry* first, const Index pitch, const Index count)
+            : next(first), pitch(pitch), left(count) {
+        #pragma unroll
+        for (Index n = 0; n < STEPS; n++) fetch(n);
+    }
+    __device__ void fetch(const Index n) {
+        held[n] = left > 0 ? *next : Entry(0.0f);
+        left--;
+        next += pitch;
+    }
+    __device__ real take() {
+        const real value = held[0];
+        #pragma unroll
+        for (Index n = 1; n < STEPS; n++) held[n - 1] = held[n];
+        fetch(STEPS - 1);
+        return value;
+    }
+};
 
 // The sum of every 8th row of a column, for each of 8 threads: the first from row 0 on, the next from row 1.
 template <class Entry>
@@ -89,64 +136,109 @@ extern "C" __global__ void rglru_forward_2(
 
 // h' = exp(la) * h + i * sqrt(1 - exp(2 * la)) * x
 extern "C" __global__ void rglru_forward_3(
-        const Index B, const Index t, const Index H, Read exp_la, Write h, Read x_h_next,
-        const bool* __restrict__ finished) {
+        const Index B, const Index T, const Index first, const Index H, Read exp_la, Write h,
+        Read x_h_next, const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
-    const Index k = i % H, b = i / H, at = t * B + b;
-    const bool over = finished && finished[at];
+    const Index k = i % H, b = i / H;
+    const Index end = steps_of(finished, B, b, first, T);
 
-    const real exp_la_ = exp_la[at * H + k];
-    const real h_ = h[at * H + k];
-    const real x_h_next_ = x_h_next[at * H + k];
+    Index at = first * B + b;
+    real h_ = h[at * H + k];
 
-    h[(at + B) * H + k] = over ? h_ : exp_la_ * h_ + x_h_next_;  // h_next
+    constexpr Index ahead = steps_ahead(2);
+    Ahead<ahead, storage> exp_la_ahead(&exp_la[at * H + k], B * H, end - first);
+    Ahead<ahead, storage> x_h_next_ahead(&x_h_next[at * H + k], B * H, end - first);
+    #pragma unroll ahead
+    for (Index t = first; t < end; t++, at += B) {
+        const real exp_la_ = exp_la_ahead.take();
+        const real x_h_next_ = x_h_next_ahead.take();
+
+        const real h_next = exp_la_ * h_ + x_h_next_;
+        h[(at + B) * H + k] = h_next;
+        h_ = h_next;
+    }
+    for (Index t = end; t < T; t++, at += B) {
+        h[(at + B) * H + k] = h_;
+    }
 }
 
-// Computes d_h_next, d_r, g_softplus_k, d_i and d_h.
+// Computes d_h_next, d_r, d_i, d_h, total_g_softplus_k, total_d_i and total_d_r.
 extern "C" __global__ void rglru_backward_1(
-        const Index B, const Index t, const Index H, Write d_h, Read d_y, Read exp_h, Read gates, Read p_h,
-        Read x, Read exp_la, Read h, ReadReal softplus_k, Write d_x, Write d_gates, WriteReal g_softplus_k,
+        const Index B, const Index T, const Index H, Write d_h, Read d_y, Read exp_h, Read gates, Read p_h,
+        Read x, Read exp_la, Read h, ReadReal softplus_k, Write d_x, Write d_gates, WriteReal totals,
         const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
-    const Index k = i % H, b = i / H, at = t * B + b;
-    const bool over = finished && finished[at];
+    const Index k = i % H, b = i / H;
+    const Index end = steps_of(finished, B, b, 0, T);
 
-    const real d_h_later = over ? 0 : real(d_h[b * H + k]);
-    const real d_y_ = d_y[at * H + k];
-    const real exp_h_ = exp_h[at * H + k];
-    const real i_ = gates[at * (2 * H) + k], r = gates[at * (2 * H) + H + k];
-    const real p_h_ = p_h[at * H + k];
-    const real x_ = x[at * H + k];
-    const real exp_la_ = exp_la[at * H + k];
-    const real h_ = h[at * H + k];
     const real softplus_k_ = softplus_k[k];
+    real d_h_later = d_h[b * H + k];
+    real total_g_softplus_k = 0;
+    real total_d_i = 0;
+    real total_d_r = 0;
 
-    const real d_h_next = d_h_later + d_y_;
-    const real d_exp_h = -real(0.5) * d_h_next * exp_h_ * i_ * x_ / p_h_;
-    const real d_la = 2 * d_exp_h + d_h_next * exp_la_ * h_;
-    d_x[at * H + k] = over ? 0 : d_h_next;
-    g_softplus_k[at * H + k] = over ? 0 : -8 * d_la * r;
-    d_gates[at * (2 * H) + H + k] = over ? 0 : -8 * d_la * (1 - r) * r * softplus_k_;  // d_r
-    d_gates[at * (2 * H) + k] = over ? 0 : d_h_next * (1 - i_) * i_ * p_h_ * x_;  // d_i
-    if (!over) d_h[b * H + k] = d_h_next * exp_la_;
+    Index at = (T - 1) * B + b;
+    for (Index t = T; t > end; t--, at -= B) {
+        d_x[at * H + k] = 0;
+        d_gates[at * (2 * H) + H + k] = 0;
+        d_gates[at * (2 * H) + k] = 0;
+    }
+    constexpr Index ahead = steps_ahead(8);
+    Ahead<ahead, storage> d_y_ahead(&d_y[at * H + k], -B * H, end);
+    Ahead<ahead, storage> exp_h_ahead(&exp_h[at * H + k], -B * H, end);
+    Ahead<ahead, storage> i_ahead(&gates[at * (2 * H) + k], -B * 2 * H, end);
+    Ahead<ahead, storage> p_h_ahead(&p_h[at * H + k], -B * H, end);
+    Ahead<ahead, storage> x_ahead(&x[at * H + k], -B * H, end);
+    Ahead<ahead, storage> exp_la_ahead(&exp_la[at * H + k], -B * H, end);
+    Ahead<ahead, storage> h_ahead(&h[at * H + k], -B * H, end);
+    Ahead<ahead, storage> r_ahead(&gates[at * (2 * H) + H + k], -B * 2 * H, end);
+    #pragma unroll ahead
+    for (Index t = end; t > 0; t--, at -= B) {
+        const real d_y_ = d_y_ahead.take();
+        const real exp_h_ = exp_h_ahead.take();
+        const real i_ = i_ahead.take();
+        const real p_h_ = p_h_ahead.take();
+        const real x_ = x_ahead.take();
+        const real exp_la_ = exp_la_ahead.take();
+        const real h_ = h_ahead.take();
+        const real r = r_ahead.take();
+
+        const real d_h_next = d_h_later + d_y_;
+        const real d_exp_h = -real(0.5) * d_h_next * exp_h_ * i_ * x_ / p_h_;
+        const real d_la = 2 * d_exp_h + d_h_next * exp_la_ * h_;
+        const real d_r = -8 * d_la * (1 - r) * r * softplus_k_;
+        const real d_i = d_h_next * (1 - i_) * i_ * p_h_ * x_;
+        const real d_h_ = d_h_next * exp_la_;
+        d_x[at * H + k] = d_h_next;
+        total_g_softplus_k += -8 * d_la * r;  // g_softplus_k
+        d_gates[at * (2 * H) + H + k] = d_r;
+        total_d_r += d_r;
+        d_gates[at * (2 * H) + k] = d_i;
+        total_d_i += d_i;
+        d_h_later = d_h_;
+    }
+    d_h[b * H + k] = d_h_later;
+    totals[b * (3 * H) + k] = total_g_softplus_k;
+    totals[b * (3 * H) + H + k] = total_d_i;
+    totals[b * (3 * H) + 2 * H + k] = total_d_r;
 }
 
-// The sums of g_softplus_k, d_i and d_r over 256 rows each.
+// The sums of total_g_softplus_k, total_d_i and total_d_r over 256 rows each.
 extern "C" __global__ void rglru_backward_2_parts(
-        const Index rows, WriteReal parts, const Index H, ReadReal g_softplus_k, Read d_gates) {
+        const Index rows, WriteReal parts, const Index H, ReadReal totals) {
     const Index k = (Index)blockIdx.y * 32 + threadIdx.x, first = (Index)blockIdx.x * 256;
     const Index count = rows - first < 256 ? rows - first : 256;
 
     real total = 0;
-    if (k < H) total = every_8th(g_softplus_k + first * H + k, count, H);
-    else if (k < 3 * H) total = every_8th(d_gates + first * (2 * H) + k - H, count, 2 * H);
+    if (k < H) total = every_8th(totals + first * (3 * H) + k, count, 3 * H);
+    else if (k < 3 * H) total = every_8th(totals + first * (3 * H) + H + k - H, count, 3 * H);
     total = over_threads(total);
     if (threadIdx.y == 0 && k < 3 * H) parts[blockIdx.x * (3 * H) + k] = total;
 }
 
-// The sums of g_softplus_k, d_i and d_r over all rows, from those over 256.
+// The sums of total_g_softplus_k, total_d_i and total_d_r over all rows, from those over 256.
 extern "C" __global__ void rglru_backward_2(
         const Index count, ReadReal parts, const Index H, WriteReal d_softplus_k, Write d_b) {
     const Index k = (Index)blockIdx.x * 32 + threadIdx.x;

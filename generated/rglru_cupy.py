@@ -166,10 +166,8 @@ def forward(
             clear(finished[0], first_tape[0])
             cp.copyto(h[1], h[0], where=finished[0])
 
-    for t in range(start, T):
-        # h' = exp(la) * h + i * sqrt(1 - exp(2 * la)) * x
-        launch("rglru_forward_3", dtype, B * H, B, t, H, exp_la, h, x_h_next, finished)
-
+    # h' = exp(la) * h + i * sqrt(1 - exp(2 * la)) * x
+    through_time("rglru_forward_3", dtype, B * H, B, T, start, H, exp_la, h, x_h_next, finished)
     clear(finished, gates, exp_h, exp_la, p_h)
 
     y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:]).astype(dtype, copy=False)
@@ -218,26 +216,25 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         finished = None if finished is None else finished[1:]
     d_gates = cp.empty((T, B, 2 * H), dtype)  # d_i, d_r
     d_x, d_w_x = (cp.empty((T, B, H), dtype) for _ in range(2))
-    g_softplus_k = cp.empty((T, B, H), arithmetic(dtype))
     d_softplus_k = cp.empty((H,), arithmetic(dtype))
+    totals = cp.empty((B, 3 * H), arithmetic(dtype))  # total_g_softplus_k, total_d_i, total_d_r
     d_W, d_b, d_k = (cp.zeros(shape, dtype) for shape in shapes(H))
-    for t in reversed(range(T)):
-        # d_x, d_r, g_softplus_k, d_i and d_h.
-        launch(
-            "rglru_backward_1", dtype, B * H, B, t, H, d_h, d_y, exp_h, gates, p_h, x, exp_la, h, softplus_k,
-            d_x, d_gates, g_softplus_k, finished,
-        )
+
+    # d_x = d_h + d_y
+    # d_r = -8 * (1 - r) * r * softplus_k * (d_x * exp_la * h - d_x * exp_h * i * x / p_h)
+    # d_i = d_x * (1 - i) * i * p_h * x
+    # d_h = d_x * exp_la
+    through_time(
+        "rglru_backward_1", dtype, B * H, B, T, H, d_h, d_y, exp_h, gates, p_h, x, exp_la, h, softplus_k,
+        d_x, d_gates, totals, finished,
+    )
 
     # d_w_x = W_i.T @ d_i + W_a.T @ d_r
     product(d_gates.reshape(T * B, 2 * H), W, d_w_x.reshape(T * B, H))
 
     # The gradients of the parameters: all steps in one product each.
-    clear(finished, d_gates)
     product(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, H), d_W)
-    clear(finished, g_softplus_k)
-    column_sums(
-        "rglru_backward_2", dtype, T * B, 3 * H, (H, g_softplus_k, d_gates), (H, d_softplus_k, d_b),
-    )
+    column_sums("rglru_backward_2", dtype, B, 3 * H, (H, totals), (H, d_softplus_k, d_b))
 
     # d_x = d_w_x + d_x * i * p_h
     launch("rglru_backward_4", dtype, T * B * H, T * B, H, d_x, d_w_x, gates, p_h)
@@ -470,6 +467,12 @@ def launch(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> None:
     """Run a kernel with so many threads, if any."""
     if threads > 0:
         kernel(name, dtype)((-(-threads // 256),), (256,), arguments)
+
+
+def through_time(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> None:
+    """Run a kernel that takes all steps, if any threads do: in small blocks, for all multiprocessors."""
+    if threads > 0:
+        kernel(name, dtype)((-(-threads // 64),), (64,), arguments)
 
 
 def product(a: cp.ndarray, b: cp.ndarray, out: cp.ndarray, add: bool = False) -> None:

@@ -70,6 +70,7 @@ class Tape(NamedTuple):
     softplus_k: np.ndarray  # (H,)  softplus_k
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
     given: bool  # whether the caller gave the initial states
+    iterations: int  # of Newton's method; 0 where all steps went one by one
     first_tape: Any  # what the first step left behind
 
 
@@ -113,6 +114,7 @@ def unpack(params: Params) -> dict[str, np.ndarray]:
 @np.errstate(all="ignore")  # what is not finite is a result, not a warning
 def forward(
     params: Params, x: np.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
+    parallel: bool = False,
 ) -> tuple[np.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
@@ -120,6 +122,7 @@ def forward(
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
     tape: True to save what `backward` reads; False or None for nothing; an earlier tape, which is void then.
+    parallel: True to find the states of all steps at once (see `newton`); where it fails, one by one.
 
     Raises ValueError and TypeError that name the argument.
     """
@@ -132,7 +135,7 @@ def forward(
     finished = None if lengths is None else over(lengths, T, B)
     steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
     if (tape is False or tape is None) and T > steps:
-        return in_parts(params, x, initial, lengths, steps, np.empty((T, B, H), dtype))
+        return in_parts(params, x, initial, lengths, steps, np.empty((T, B, H), dtype), parallel=parallel)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
 
@@ -171,9 +174,16 @@ def forward(
             clear(finished[0], first_tape[0])
             np.copyto(h[1], h[0], where=finished[0])
 
+    done, iterations = start, 0
+    if parallel and B and dtype != np.complex128:
+        iterations, more = newton(
+            params, None if finished is None else finished[start:], h[start:], exp_la[start:],
+            x_h_next[start:],
+        )
+        done += more
     ends = [None] * T if finished is None else finished
     for h_next, exp_la_t, h_t, x_h_next_t, finished_t in zip(
-        h[start + 1 :], exp_la[start:], h[start:-1], x_h_next[start:], ends[start:], strict=True
+        h[done + 1 :], exp_la[done:], h[done:-1], x_h_next[done:], ends[done:], strict=True
     ):
         # h' = exp(la) * h + i * sqrt(1 - exp(2 * la)) * x
         np.multiply(exp_la_t, h_t, out=h_next)
@@ -186,19 +196,115 @@ def forward(
 
     y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    kept = Tape(x, h, gates, exp_h, exp_la, p_h, softplus_k, finished, initial is not None, first_tape)
+    kept = Tape(
+        x, h, gates, exp_h, exp_la, p_h, softplus_k, finished, initial is not None, iterations,
+        first_tape,
+    )
     return y, final, kept if tape else None
 
 
-def in_parts(params, x, initial, lengths, steps, y):
+def in_parts(params, x, initial, lengths, steps, y, parallel=False):
     """`forward` without a tape into y: `steps` at a time, in memory that does not grow with T."""
     tape = True
     for t in range(0, len(x), steps):
         now = slice(t, t + steps)
         rest = None if lengths is None else np.clip(np.subtract(lengths, t, dtype=int), 0, len(x[now]))
         tape = tape if len(x[now]) == steps else True
-        y[now], initial, tape = forward(params, x[now], initial=initial, lengths=rest, tape=tape)
+        y[now], initial, tape = forward(
+            params, x[now], initial=initial, lengths=rest, tape=tape, parallel=parallel,
+        )
     return y, initial, None
+
+
+def newton(params, finished, h, exp_la, x_h_next):
+    """Find the states of all steps at once; return how many iterations that took and how many steps it did.
+
+    The steps are cut into stretches of `count` steps, which run side by side. Newton's method finds where
+    these begin: an iteration runs all of them from the states at hand, together with the derivatives of their
+    last states by their first ones. The changes by which each stretch begins where the one before it ends
+    are, to first order, a linear recurrence along the stretches. At first the states at hand are those before
+    the first step.
+
+    As a step is linear in the states, one iteration finds them. Where something is not finite on the way, all
+    steps are left to the loop.
+
+    With a count of 1 this is what Lim et al. 2024, arXiv:2309.12252, and ParaRNN, Danieli et al. 2025,
+    arXiv:2510.21450, do; in longer stretches it takes less memory and fewer iterations (multiple shooting).
+    """
+    T, entries = len(h) - 1, h[0].size
+    stretches = min(int(T**0.5), max(2, 2**14 // entries))  # so few that their arrays stay in the cache
+    if stretches < 2:
+        return 0, 0
+    count = T // stretches
+    done = stretches * count
+    starts, stops = slice(0, done, count), slice(count, done + 1, count)  # of stretches, among the states
+    h[stops] = h[0]
+    steps = by_stretch(stretches, count, finished, exp_la, x_h_next)
+    iterations, change = 1, iterated(params, h, starts, stops, steps)
+    if not np.isfinite(change):
+        return 0, 0
+    steps = by_stretch(stretches, count, finished, h[:-1], h[1:], exp_la, x_h_next)
+    every_step(params, steps)
+    return iterations, done
+
+
+def iterated(params, h, starts, stops, steps):
+    """One iteration; return the largest change of a state, as part of the largest one if that is above 1."""
+    h_next, h_by_h = linearized(params, h[starts], steps)
+    h_next -= h[stops]
+    for k in range(1, len(h_next)):
+        h_next[k] += h_by_h[k] * h_next[k - 1]
+    h[stops] += h_next
+    return largest(h_next) / np.maximum(1, largest(h[stops]))
+
+
+def linearized(params, h, steps):
+    """Run all stretches from their first states; return the last ones, and their derivatives by the first."""
+    H, = measure(params)
+    stretches, B, dtype = len(h), h.shape[1], h.dtype
+    h_next, h_by_h_next = (np.empty((stretches, B, H), dtype) for _ in range(2))
+    h = h.copy()
+    h_by_h = np.ones_like(h)
+    for exp_la, x_h_next, finished_t in zip(*steps, strict=True):
+        # h' = exp(la) * h + i * sqrt(1 - exp(2 * la)) * x
+        np.multiply(exp_la, h, out=h_next)
+        h_next += x_h_next
+
+        np.multiply(exp_la, h_by_h, out=h_by_h_next)  # h_by_h_next = exp_la * h_by_h
+
+        if finished_t is not None:
+            np.copyto(h_next, h, where=finished_t)
+            np.copyto(h_by_h_next, h_by_h, where=finished_t)
+        h, h_next = h_next, h
+        h_by_h, h_by_h_next = h_by_h_next, h_by_h
+    return h, h_by_h
+
+
+def every_step(params, steps):
+    """Take the steps of all stretches as the loop does, for what it leaves behind."""
+    for h, h_next, exp_la, x_h_next, finished_t in zip(*steps, strict=True):
+        # h' = exp(la) * h + i * sqrt(1 - exp(2 * la)) * x
+        np.multiply(exp_la, h, out=h_next)
+        h_next += x_h_next
+
+        if finished_t is not None:
+            np.copyto(h_next, h, where=finished_t)
+
+
+def by_stretch(stretches: int, count: int, finished: Any, *arrays: np.ndarray) -> list[Any]:
+    """Views of arrays, (T, ...), that have a step of all stretches after the other: (count, stretches, ...).
+
+    Where sequences are over is the last of them.
+    """
+    whole = arrays if finished is None else (*arrays, finished)
+    parts = (array[: stretches * count].reshape(stretches, count, *array.shape[1:]) for array in whole)
+    steps = [part.swapaxes(0, 1) for part in parts]
+    return steps if finished is not None else [*steps, [None] * count]
+
+
+def largest(*arrays: np.ndarray) -> float:
+    """The largest absolute value of all entries, NaN where one is."""
+    return np.max([(array.max(), -array.min()) for array in arrays])
 
 
 @np.errstate(all="ignore")
@@ -211,7 +317,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     H, = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type_of(tape)}, expected the Tape of forward of {__name__}")
-    (x, h, gates, exp_h, exp_la, p_h, softplus_k, finished, given, first_tape) = tape
+    (x, h, gates, exp_h, exp_la, p_h, softplus_k, finished, given, _, first_tape) = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, H))
     check("tape.h", h, (T + 1, B, H))

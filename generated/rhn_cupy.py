@@ -162,28 +162,35 @@ def forward(
     product(x.reshape(T * B, I), W.T, gates.reshape(T * B, 2 * H))
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
-    U_T = U.T
-    U_2_T = U_2.T
-    U_3_T = U_3.T
-    for t in range(T):
-        # a1 = tanh(W_h @ x + U_h1 @ h + b_h1)
-        # t1 = sigmoid(W_t @ x + U_t1 @ h + b_t1)
-        product(h[t], U_T, u)
+    blocks = sharing(B, H)
+    if blocks:
+        one_launch(
+            "rhn_forward_4", dtype, blocks, B, 0, ((10, H),), ((2, H, H), (2, H, H), (2, H, H)), T, H, gates,
+            b, s1, gates_2, s2, gates_3, h, U, U_2, U_3, finished,
+        )
+    else:
+        U_T = U.T
+        U_2_T = U_2.T
+        U_3_T = U_3.T
+        for t in range(T):
+            # a1 = tanh(W_h @ x + U_h1 @ h + b_h1)
+            # t1 = sigmoid(W_t @ x + U_t1 @ h + b_t1)
+            product(h[t], U_T, u)
 
-        launch("rhn_forward_1", dtype, B * H, B, t, H, u, gates, b, h, s1)  # s1 = h + t1 * (a1 - h)
+            launch("rhn_forward_1", dtype, B * H, B, t, H, u, gates, b, h, s1)  # s1 = h + t1 * (a1 - h)
 
-        # a2 = tanh(U_h2 @ s1 + b_h2)
-        # t2 = sigmoid(U_t2 @ s1 + b_t2)
-        product(s1[t], U_2_T, gates_2[t])
+            # a2 = tanh(U_h2 @ s1 + b_h2)
+            # t2 = sigmoid(U_t2 @ s1 + b_t2)
+            product(s1[t], U_2_T, gates_2[t])
 
-        launch("rhn_forward_2", dtype, B * H, B, t, H, gates_2, b, s1, s2)  # s2 = s1 + t2 * (a2 - s1)
+            launch("rhn_forward_2", dtype, B * H, B, t, H, gates_2, b, s1, s2)  # s2 = s1 + t2 * (a2 - s1)
 
-        # a3 = tanh(U_h3 @ s2 + b_h3)
-        # t3 = sigmoid(U_t3 @ s2 + b_t3)
-        product(s2[t], U_3_T, gates_3[t])
+            # a3 = tanh(U_h3 @ s2 + b_h3)
+            # t3 = sigmoid(U_t3 @ s2 + b_t3)
+            product(s2[t], U_3_T, gates_3[t])
 
-        # h' = s2 + t3 * (a3 - s2)
-        launch("rhn_forward_3", dtype, B * H, B, t, H, gates_3, b, s2, h, finished)
+            # h' = s2 + t3 * (a3 - s2)
+            launch("rhn_forward_3", dtype, B * H, B, t, H, gates_3, b, s2, h, finished)
 
     y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:]).astype(dtype, copy=False)
     final = States(h[T].copy())
@@ -222,24 +229,34 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_s1, d_u_s1, d_u_h = (cp.empty((B, H), dtype) for _ in range(3))
     d_x = cp.empty((T, B, I), dtype)
     d_W, d_U, d_U_2, d_U_3, d_b = (cp.zeros(shape, dtype) for shape in shapes(I, H))
-    for t in reversed(range(T)):
-        # d_t3 and d_a3.
-        launch("rhn_backward_1", dtype, B * H, B, t, H, d_h, d_y, gates_3, s2, d_gates_3, finished)
+    blocks = sharing(B, H)
+    if blocks:
+        one_launch(
+            "rhn_backward_5", dtype, blocks, B, 0, ((8, H),), ((1, H, 2 * H), (1, H, 2 * H), (1, H, 2 * H)),
+            T, H, d_y, gates_3, s2, gates_2, s1, gates, h, d_gates_3, d_gates_2, d_gates, d_h, U_3, U_2, U,
+            finished,
+        )
+    else:
+        for t in reversed(range(T)):
+            # d_t3 and d_a3.
+            launch("rhn_backward_1", dtype, B * H, B, t, H, d_h, d_y, gates_3, s2, d_gates_3, finished)
 
-        product(d_gates_3[t], U_3, d_s1)  # d_s1 = U_h3.T @ d_a3 + U_t3.T @ d_t3
+            product(d_gates_3[t], U_3, d_s1)  # d_s1 = U_h3.T @ d_a3 + U_t3.T @ d_t3
 
-        # d_s1, d_t2 and d_a2.
-        launch("rhn_backward_2", dtype, B * H, B, t, H, d_h, d_s1, gates_3, gates_2, s1, d_gates_2, finished)
+            # d_s1, d_t2 and d_a2.
+            launch(
+                "rhn_backward_2", dtype, B * H, B, t, H, d_h, d_s1, gates_3, gates_2, s1, d_gates_2, finished,
+            )
 
-        product(d_gates_2[t], U_2, d_u_s1)  # d_u_s1 = U_h2.T @ d_a2 + U_t2.T @ d_t2
+            product(d_gates_2[t], U_2, d_u_s1)  # d_u_s1 = U_h2.T @ d_a2 + U_t2.T @ d_t2
 
-        # d_s1, d_t1 and d_a1.
-        launch("rhn_backward_3", dtype, B * H, B, t, H, d_s1, d_u_s1, gates_2, gates, h, d_gates)
+            # d_s1, d_t1 and d_a1.
+            launch("rhn_backward_3", dtype, B * H, B, t, H, d_s1, d_u_s1, gates_2, gates, h, d_gates)
 
-        product(d_gates[t], U, d_u_h)  # d_u_h = U_h1.T @ d_a1 + U_t1.T @ d_t1
+            product(d_gates[t], U, d_u_h)  # d_u_h = U_h1.T @ d_a1 + U_t1.T @ d_t1
 
-        # d_h = d_s1 * (1 - t1) + d_u_h
-        launch("rhn_backward_4", dtype, B * H, B, t, H, d_s1, d_u_h, gates, d_h, finished)
+            # d_h = d_s1 * (1 - t1) + d_u_h
+            launch("rhn_backward_4", dtype, B * H, B, t, H, d_s1, d_u_h, gates, d_h, finished)
 
     # d_x = W_h.T @ d_a1 + W_t.T @ d_t1
     product(d_gates.reshape(T * B, 2 * H), W, d_x.reshape(T * B, I))
@@ -249,7 +266,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     product(d_gates.reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H), d_U)
     product(d_gates_2.reshape(T * B, 2 * H).T, s1.reshape(T * B, H), d_U_2)
     product(d_gates_3.reshape(T * B, 2 * H).T, s2.reshape(T * B, H), d_U_3)
-    column_sums("rhn_backward_5", dtype, T * B, 6 * H, (H, d_gates, d_gates_2, d_gates_3), (H, d_b))
+    column_sums("rhn_backward_6", dtype, T * B, 6 * H, (H, d_gates, d_gates_2, d_gates_3), (H, d_b))
 
     return Grads(params=Params(d_W, d_U, d_U_2, d_U_3, d_b), x=d_x, initial=States(d_h))
 
@@ -414,6 +431,63 @@ def launch(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> None:
     """Run a kernel with so many threads, if any."""
     if threads > 0:
         kernel(name, dtype)((-(-threads // 256),), (256,), arguments)
+
+
+# How many blocks share the units of a sequence, where all steps are one launch: 0 to launch each step, None
+# to choose by size.
+BLOCKS = None
+ROWS, CHUNK = 8, 128  # sequences that they take together, and how much of an operand each holds, as in CUDA
+THREADS = 256  # of a block
+
+
+def sharing(B: int, units: int) -> int:
+    """How many blocks share the units; 0 where not all that wait for each other are on the device at once.
+
+    It is 0 too where there is so much to multiply that cuBLAS is worth its launches: that bound is of a model
+    of times (docs/cuda.md), and not measured.
+    """
+    if B == 0:
+        return 0
+    if BLOCKS is not None or B * units > 2**14:
+        return BLOCKS or 0
+    processors, _ = limits(cp.cuda.Device().id)  # each of which holds a block
+    return min(processors // -(-B // ROWS), -(-units // 16))
+
+
+@cache
+def limits(device: int) -> tuple[int, int]:
+    """How many multiprocessors a device has, and how many bytes of shared memory a block may ask for."""
+    told = cp.cuda.Device(device).attributes
+    return told["MultiProcessorCount"], told["MaxSharedMemoryPerBlockOptin"] - 1024
+
+
+@cache
+def cooperative(name: str, dtype: np.dtype, room: int) -> Any:
+    """A kernel whose blocks wait for each other, and may ask for so much shared memory."""
+    options = ("-std=c++17", *ARITHMETIC[dtype.name])
+    found = cp.RawModule(code=SOURCE, options=options, enable_cooperative_groups=True).get_function(name)
+    found.max_dynamic_shared_size_bytes = room
+    return found
+
+
+def one_launch(
+    name: str, dtype: np.dtype, blocks: int, B: int, sums: int, held: tuple, weights: tuple, *arguments: Any,
+) -> None:
+    """Run all steps in one launch.
+
+    held: how many values of which size are kept of every row, of each a block's share.
+    weights: how many gates, units and columns each has; a block keeps its share where there is room.
+    """
+    real, groups = arithmetic(dtype), -(-B // ROWS)
+    _, most = limits(cp.cuda.Device().id)
+    arrived = cp.zeros((groups, 32), np.uint32)  # each in a line of memory of its own
+    parts = cp.empty((max(sums, 1), 2, B, blocks), real)
+    each = sum(count * -(-size // blocks) for count, size in held) + CHUNK + THREADS
+    share = sum(gates * -(-units // blocks) * columns for gates, units, columns in weights)
+    room, whole = ROWS * each * real.itemsize, ROWS * each * real.itemsize + share * dtype.itemsize
+    kept = int(whole <= most)
+    given, shared = (arrived, parts, kept, B, *arguments), whole if kept else room
+    cooperative(name, dtype, most)((1, blocks, groups), (THREADS,), given, shared_mem=shared)
 
 
 def product(a: cp.ndarray, b: cp.ndarray, out: cp.ndarray, add: bool = False) -> None:

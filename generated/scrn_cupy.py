@@ -136,16 +136,23 @@ def forward(
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
     s[0] = 0 if initial is None else check("initial.s", initial.s, (B, M))
-    P_T = P.T
-    U_h_T = U_h.T
-    for t in range(T):
-        # s' = (1 - alpha) * (B @ x) + alpha * s
-        launch("scrn_forward_2", dtype, B * M, B, t, H, M, s, gates, finished)
+    blocks = sharing(B, H)
+    if blocks:
+        one_launch(
+            "scrn_forward_4", dtype, blocks, B, 0, ((4, H), (2, M)), ((1, H, M), (1, H, H)), T, H, M, gates,
+            s, h, P, U_h, finished,
+        )
+    else:
+        P_T = P.T
+        U_h_T = U_h.T
+        for t in range(T):
+            # s' = (1 - alpha) * (B @ x) + alpha * s
+            launch("scrn_forward_2", dtype, B * M, B, t, H, M, s, gates, finished)
 
-        # h' = sigmoid(W_h @ x + P @ s' + U_h @ h)
-        product(s[t + 1], P_T, P_s_next)
-        product(h[t], U_h_T, U_h_h)
-        launch("scrn_forward_3", dtype, B * H, B, t, H, M, P_s_next, U_h_h, gates, h, finished)
+            # h' = sigmoid(W_h @ x + P @ s' + U_h @ h)
+            product(s[t + 1], P_T, P_s_next)
+            product(h[t], U_h_T, U_h_h)
+            launch("scrn_forward_3", dtype, B * H, B, t, H, M, P_s_next, U_h_h, gates, h, finished)
 
     y_h = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:]).astype(dtype, copy=False)
     y_s = s[1:].copy() if finished is None else cp.where(finished, 0, s[1:]).astype(dtype, copy=False)
@@ -189,15 +196,22 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_s_next_2 = cp.empty((B, M), dtype)
     d_x = cp.empty((T, B, I), dtype)
     d_B_W_h, d_P, d_U_h = (cp.zeros(shape, dtype) for shape in shapes(I, M, H))
-    for t in reversed(range(T)):
-        # d_a_h = d_h * (1 - h_next) * h_next
-        launch("scrn_backward_1", dtype, B * H, B, t, H, M, d_h, d_y_h, h, d_gates, finished)
+    blocks = sharing(B, H)
+    if blocks:
+        one_launch(
+            "scrn_backward_3", dtype, blocks, B, 0, ((2, H), (3, M)), ((1, M, H), (1, H, H)), T, H, M, d_y_h,
+            h, d_y_s, d_gates, d_h, d_s, P, U_h, finished,
+        )
+    else:
+        for t in reversed(range(T)):
+            # d_a_h = d_h * (1 - h_next) * h_next
+            launch("scrn_backward_1", dtype, B * H, B, t, H, M, d_h, d_y_h, h, d_gates, finished)
 
-        product(d_gates[t, :, M:], P, d_s_next_2)  # d_s_next_2 = P.T @ d_a_h
-        product(d_gates[t, :, M:], U_h, d_h, add=True)  # d_h = U_h.T @ d_a_h
+            product(d_gates[t, :, M:], P, d_s_next_2)  # d_s_next_2 = P.T @ d_a_h
+            product(d_gates[t, :, M:], U_h, d_h, add=True)  # d_h = U_h.T @ d_a_h
 
-        # d_s and d_B_x.
-        launch("scrn_backward_2", dtype, B * M, B, t, H, M, d_s, d_s_next_2, d_y_s, d_gates, finished)
+            # d_s and d_B_x.
+            launch("scrn_backward_2", dtype, B * M, B, t, H, M, d_s, d_s_next_2, d_y_s, d_gates, finished)
 
     # d_x = B.T @ d_B_x + W_h.T @ d_a_h
     product(d_gates.reshape(T * B, H + M), B_W_h, d_x.reshape(T * B, I))
@@ -373,6 +387,63 @@ def launch(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> None:
     """Run a kernel with so many threads, if any."""
     if threads > 0:
         kernel(name, dtype)((-(-threads // 256),), (256,), arguments)
+
+
+# How many blocks share the units of a sequence, where all steps are one launch: 0 to launch each step, None
+# to choose by size.
+BLOCKS = None
+ROWS, CHUNK = 8, 128  # sequences that they take together, and how much of an operand each holds, as in CUDA
+THREADS = 256  # of a block
+
+
+def sharing(B: int, units: int) -> int:
+    """How many blocks share the units; 0 where not all that wait for each other are on the device at once.
+
+    It is 0 too where there is so much to multiply that cuBLAS is worth its launches: that bound is of a model
+    of times (docs/cuda.md), and not measured.
+    """
+    if B == 0:
+        return 0
+    if BLOCKS is not None or B * units > 2**14:
+        return BLOCKS or 0
+    processors, _ = limits(cp.cuda.Device().id)  # each of which holds a block
+    return min(processors // -(-B // ROWS), -(-units // 16))
+
+
+@cache
+def limits(device: int) -> tuple[int, int]:
+    """How many multiprocessors a device has, and how many bytes of shared memory a block may ask for."""
+    told = cp.cuda.Device(device).attributes
+    return told["MultiProcessorCount"], told["MaxSharedMemoryPerBlockOptin"] - 1024
+
+
+@cache
+def cooperative(name: str, dtype: np.dtype, room: int) -> Any:
+    """A kernel whose blocks wait for each other, and may ask for so much shared memory."""
+    options = ("-std=c++17", *ARITHMETIC[dtype.name])
+    found = cp.RawModule(code=SOURCE, options=options, enable_cooperative_groups=True).get_function(name)
+    found.max_dynamic_shared_size_bytes = room
+    return found
+
+
+def one_launch(
+    name: str, dtype: np.dtype, blocks: int, B: int, sums: int, held: tuple, weights: tuple, *arguments: Any,
+) -> None:
+    """Run all steps in one launch.
+
+    held: how many values of which size are kept of every row, of each a block's share.
+    weights: how many gates, units and columns each has; a block keeps its share where there is room.
+    """
+    real, groups = arithmetic(dtype), -(-B // ROWS)
+    _, most = limits(cp.cuda.Device().id)
+    arrived = cp.zeros((groups, 32), np.uint32)  # each in a line of memory of its own
+    parts = cp.empty((max(sums, 1), 2, B, blocks), real)
+    each = sum(count * -(-size // blocks) for count, size in held) + CHUNK + THREADS
+    share = sum(gates * -(-units // blocks) * columns for gates, units, columns in weights)
+    room, whole = ROWS * each * real.itemsize, ROWS * each * real.itemsize + share * dtype.itemsize
+    kept = int(whole <= most)
+    given, shared = (arrived, parts, kept, B, *arguments), whole if kept else room
+    cooperative(name, dtype, most)((1, blocks, groups), (THREADS,), given, shared_mem=shared)
 
 
 def product(a: cp.ndarray, b: cp.ndarray, out: cp.ndarray, add: bool = False) -> None:

@@ -145,18 +145,25 @@ def forward(
     launch("sgu_forward_1", dtype, T * B * H, T * B, H, gates, b)
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
-    U_g_T = U_g.T
-    U_z_T = U_z.T
-    for t in range(T):
-        # g = tanh(U_g @ (a * h))
-        launch("sgu_forward_2", dtype, B * H, B, t, H, gates, h, ah)
-        product(ah[t], U_g_T, g[t])
+    blocks = sharing(B, H)
+    if blocks:
+        one_launch(
+            "sgu_forward_4", dtype, blocks, B, 0, ((4, H),), ((1, H, H), (1, H, H)), T, H, gates, b, ah, g, n,
+            maximum_z, z, h, U_g, U_z, finished,
+        )
+    else:
+        U_g_T = U_g.T
+        U_z_T = U_z.T
+        for t in range(T):
+            # g = tanh(U_g @ (a * h))
+            launch("sgu_forward_2", dtype, B * H, B, t, H, gates, h, ah)
+            product(ah[t], U_g_T, g[t])
 
-        product(h[t], U_z_T, U_z_h)  # z = hard_sigmoid(W_z @ x + U_z @ h + b_z, 0.2)
+            product(h[t], U_z_T, U_z_h)  # z = hard_sigmoid(W_z @ x + U_z @ h + b_z, 0.2)
 
-        # n = softplus(g * h)
-        # h' = (1 - z) * h + n * z
-        launch("sgu_forward_3", dtype, B * H, B, t, H, g, h, U_z_h, b, gates, n, maximum_z, z, finished)
+            # n = softplus(g * h)
+            # h' = (1 - z) * h + n * z
+            launch("sgu_forward_3", dtype, B * H, B, t, H, g, h, U_z_h, b, gates, n, maximum_z, z, finished)
 
     clear(finished, gates, ah, g, n, maximum_z, z)
 
@@ -197,20 +204,28 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_n, d_u_h, d_ah = (cp.empty((B, H), dtype) for _ in range(3))
     d_x = cp.empty((T, B, I), dtype)
     d_W, d_U_g, d_U_z, d_b = (cp.zeros(shape, dtype) for shape in shapes(I, H))
-    for t in reversed(range(T)):
-        # g_b_z, d_n and d_g.
-        launch(
-            "sgu_backward_1", dtype, B * H, B, t, H, d_h, d_y, gates, h, maximum_z, n, z, g, g_b_z, d_gates,
-            d_U_z_h, d_n, d_g, finished,
+    blocks = sharing(B, H)
+    if blocks:
+        one_launch(
+            "sgu_backward_3", dtype, blocks, B, 0, ((6, H),), ((1, H, H), (1, H, H)), T, H, d_y, gates, h,
+            maximum_z, n, z, g, g_b_z, d_gates, d_U_z_h, d_g, d_h, U_z, U_g, finished,
         )
+    else:
+        for t in reversed(range(T)):
+            # g_b_z, d_n and d_g.
+            launch(
+                "sgu_backward_1", dtype, B * H, B, t, H, d_h, d_y, gates, h, maximum_z, n, z, g, g_b_z,
+                d_gates, d_U_z_h, d_n, d_g, finished,
+            )
 
-        product(d_U_z_h[t], U_z, d_u_h)  # d_u_h = U_z.T @ d_U_z_h
-        product(d_g[t], U_g, d_ah)  # d_ah = U_g.T @ d_g
+            product(d_U_z_h[t], U_z, d_u_h)  # d_u_h = U_z.T @ d_U_z_h
+            product(d_g[t], U_g, d_ah)  # d_ah = U_g.T @ d_g
 
-        # d_a and d_h.
-        launch(
-            "sgu_backward_2", dtype, B * H, B, t, H, d_ah, h, gates, d_h, d_n, d_u_h, g, z, d_gates, finished,
-        )
+            # d_a and d_h.
+            launch(
+                "sgu_backward_2", dtype, B * H, B, t, H, d_ah, h, gates, d_h, d_n, d_u_h, g, z, d_gates,
+                finished,
+            )
 
     # d_x = W_g.T @ d_a + W_z.T @ d_W_z_x
     product(d_gates.reshape(T * B, 2 * H), W, d_x.reshape(T * B, I))
@@ -223,7 +238,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     clear(finished, d_U_z_h)
     product(d_U_z_h.reshape(T * B, H).T, h[:-1].reshape(T * B, H), d_U_z)
     clear(finished, g_b_z)
-    column_sums("sgu_backward_3", dtype, T * B, 2 * H, (H, d_gates, g_b_z), (H, d_b))
+    column_sums("sgu_backward_4", dtype, T * B, 2 * H, (H, d_gates, g_b_z), (H, d_b))
     clear(finished, d_x)
 
     return Grads(params=Params(d_W, d_U_g, d_U_z, d_b), x=d_x, initial=States(d_h))
@@ -395,6 +410,63 @@ def launch(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> None:
     """Run a kernel with so many threads, if any."""
     if threads > 0:
         kernel(name, dtype)((-(-threads // 256),), (256,), arguments)
+
+
+# How many blocks share the units of a sequence, where all steps are one launch: 0 to launch each step, None
+# to choose by size.
+BLOCKS = None
+ROWS, CHUNK = 8, 128  # sequences that they take together, and how much of an operand each holds, as in CUDA
+THREADS = 256  # of a block
+
+
+def sharing(B: int, units: int) -> int:
+    """How many blocks share the units; 0 where not all that wait for each other are on the device at once.
+
+    It is 0 too where there is so much to multiply that cuBLAS is worth its launches: that bound is of a model
+    of times (docs/cuda.md), and not measured.
+    """
+    if B == 0:
+        return 0
+    if BLOCKS is not None or B * units > 2**14:
+        return BLOCKS or 0
+    processors, _ = limits(cp.cuda.Device().id)  # each of which holds a block
+    return min(processors // -(-B // ROWS), -(-units // 16))
+
+
+@cache
+def limits(device: int) -> tuple[int, int]:
+    """How many multiprocessors a device has, and how many bytes of shared memory a block may ask for."""
+    told = cp.cuda.Device(device).attributes
+    return told["MultiProcessorCount"], told["MaxSharedMemoryPerBlockOptin"] - 1024
+
+
+@cache
+def cooperative(name: str, dtype: np.dtype, room: int) -> Any:
+    """A kernel whose blocks wait for each other, and may ask for so much shared memory."""
+    options = ("-std=c++17", *ARITHMETIC[dtype.name])
+    found = cp.RawModule(code=SOURCE, options=options, enable_cooperative_groups=True).get_function(name)
+    found.max_dynamic_shared_size_bytes = room
+    return found
+
+
+def one_launch(
+    name: str, dtype: np.dtype, blocks: int, B: int, sums: int, held: tuple, weights: tuple, *arguments: Any,
+) -> None:
+    """Run all steps in one launch.
+
+    held: how many values of which size are kept of every row, of each a block's share.
+    weights: how many gates, units and columns each has; a block keeps its share where there is room.
+    """
+    real, groups = arithmetic(dtype), -(-B // ROWS)
+    _, most = limits(cp.cuda.Device().id)
+    arrived = cp.zeros((groups, 32), np.uint32)  # each in a line of memory of its own
+    parts = cp.empty((max(sums, 1), 2, B, blocks), real)
+    each = sum(count * -(-size // blocks) for count, size in held) + CHUNK + THREADS
+    share = sum(gates * -(-units // blocks) * columns for gates, units, columns in weights)
+    room, whole = ROWS * each * real.itemsize, ROWS * each * real.itemsize + share * dtype.itemsize
+    kept = int(whole <= most)
+    given, shared = (arrived, parts, kept, B, *arguments), whole if kept else room
+    cooperative(name, dtype, most)((1, blocks, groups), (THREADS,), given, shared_mem=shared)
 
 
 def product(a: cp.ndarray, b: cp.ndarray, out: cp.ndarray, add: bool = False) -> None:

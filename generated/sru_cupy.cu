@@ -7,6 +7,8 @@
 // Sizes: T steps, B sequences, I input, H hidden.
 // `at` is the row of an array that is kept for every step, `b` that of one that is not. Where a sequence is `over`
 // it keeps its states, and hands their gradients on.
+// A kernel with a loop over `t` takes each entry through all steps, with its states in registers, from the last
+// step to the first on the way back. Behind the `end` of a sequence it leaves zeros, and the last states.
 
 #ifdef HALF
 #include <cuda_bf16.h>
@@ -22,6 +24,51 @@ typedef real* __restrict__ WriteReal;
 typedef long long Index;  // of an entry of an array, which may have more than 2^31
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
+
+// How many steps a sequence takes, `first` at least: those before it is over, found by halving.
+__device__ inline Index steps_of(const bool* finished, const Index B, const Index b, Index first, Index T) {
+    while (finished && first < T) {
+        const Index t = (first + T) / 2;
+        if (finished[t * B + b]) T = t;
+        else first = t + 1;
+    }
+    return T;
+}
+
+// How many steps ahead so many values are fetched: what 16 registers hold, 8 at most.
+__device__ constexpr Index steps_ahead(const Index values) {
+    Index steps = 8;
+    while (steps > 1 && steps * values * Index(sizeof(real)) > 64) steps /= 2;
+    return steps;
+}
+
+// The entries of an array at one step after the other, fetched some steps before they are taken. A loop that
+// takes them is unrolled by as many: none then waits to be moved.
+template <Index STEPS, class Entry>
+struct Ahead {
+    const Entry* next;
+    const Index pitch;
+    Index left;
+    Entry held[STEPS];
+
+    __device__ Ahead(const Entry* first, const Index pitch, const Index count)
+            : next(first), pitch(pitch), left(count) {
+        #pragma unroll
+        for (Index n = 0; n < STEPS; n++) fetch(n);
+    }
+    __device__ void fetch(const Index n) {
+        held[n] = left > 0 ? *next : Entry(0.0f);
+        left--;
+        next += pitch;
+    }
+    __device__ real take() {
+        const real value = held[0];
+        #pragma unroll
+        for (Index n = 1; n < STEPS; n++) held[n - 1] = held[n];
+        fetch(STEPS - 1);
+        return value;
+    }
+};
 
 // The sum of every 8th row of a column, for each of 8 threads: the first from row 0 on, the next from row 1.
 template <class Entry>
@@ -49,27 +96,45 @@ __device__ inline real over_threads(const real total) {
 // c' = f * c + u * (1 - f)
 // h = alpha * (1 - r) * x + r * c'
 extern "C" __global__ void sru_forward_1(
-        const Index B, const Index t, const Index H, Write gates, Read b_, Write c, Read v, Read x,
+        const Index B, const Index T, const Index H, Write gates, Read b_, Write c, Read v, Read x,
         Write h, const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
-    const Index k = i % H, b = i / H, at = t * B + b;
-    const bool over = finished && finished[at];
+    const Index k = i % H, b = i / H;
+    const Index end = steps_of(finished, B, b, 0, T);
 
-    const real W_f_x = gates[at * (3 * H) + H + k], W_r_x = gates[at * (3 * H) + 2 * H + k];
-    const real u = gates[at * (3 * H) + k];
     const real b_f = b_[k], b_r = b_[H + k];
-    const real c_ = c[at * H + k];
     const real v_f = v[k], v_r = v[H + k];
-    const real x_ = x[at * H + k];
+    Index at = b;
+    real c_ = c[at * H + k];
 
-    const real f = sigmoid(W_f_x + b_f + c_ * v_f);
-    const real r = sigmoid(W_r_x + b_r + c_ * v_r);
-    const real c_next = u * (1 - f) + c_ * f;
-    gates[at * (3 * H) + H + k] = f;
-    gates[at * (3 * H) + 2 * H + k] = r;
-    c[(at + B) * H + k] = over ? c_ : c_next;
-    h[at * H + k] = real(1.7320508075688772) * x_ * (1 - r) + r * c_next;
+    constexpr Index ahead = steps_ahead(4);
+    Ahead<ahead, storage> W_f_x_ahead(&gates[at * (3 * H) + H + k], B * 3 * H, end);
+    Ahead<ahead, storage> W_r_x_ahead(&gates[at * (3 * H) + 2 * H + k], B * 3 * H, end);
+    Ahead<ahead, storage> u_ahead(&gates[at * (3 * H) + k], B * 3 * H, end);
+    Ahead<ahead, storage> x_ahead(&x[at * H + k], B * H, end);
+    #pragma unroll ahead
+    for (Index t = 0; t < end; t++, at += B) {
+        const real W_f_x = W_f_x_ahead.take();
+        const real W_r_x = W_r_x_ahead.take();
+        const real u = u_ahead.take();
+        const real x_ = x_ahead.take();
+
+        const real f = sigmoid(W_f_x + b_f + c_ * v_f);
+        const real r = sigmoid(W_r_x + b_r + c_ * v_r);
+        const real c_next = u * (1 - f) + c_ * f;
+        gates[at * (3 * H) + H + k] = f;
+        gates[at * (3 * H) + 2 * H + k] = r;
+        c[(at + B) * H + k] = c_next;
+        h[at * H + k] = real(1.7320508075688772) * x_ * (1 - r) + r * c_next;
+        c_ = c_next;
+    }
+    for (Index t = end; t < T; t++, at += B) {
+        gates[at * (3 * H) + H + k] = 0;
+        gates[at * (3 * H) + 2 * H + k] = 0;
+        c[(at + B) * H + k] = c_;
+        h[at * H + k] = 0;
+    }
 }
 
 // Computes d_r and g_v_r.
@@ -114,46 +179,70 @@ extern "C" __global__ void sru_backward_2(
     else if (k < 2 * H) d_v[H + k - H] = total;
 }
 
-// Computes d_c, d_u, d_f and g_v_f.
+// Computes d_f, d_u, d_c, total_d_f and total_g_v_f.
 extern "C" __global__ void sru_backward_4(
-        const Index B, const Index t, const Index H, Write d_c, Read d_y, Read gates, Read c,
-        Write d_gates, Read v, WriteReal d_gates_2, const bool* __restrict__ finished) {
+        const Index B, const Index T, const Index H, Write d_c, Read d_y, Read gates, Read c,
+        Write d_gates, Read v, WriteReal totals, const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
-    const Index k = i % H, b = i / H, at = t * B + b;
-    const bool over = finished && finished[at];
+    const Index k = i % H, b = i / H;
+    const Index end = steps_of(finished, B, b, 0, T);
 
-    const real d_c_later = over ? 0 : real(d_c[b * H + k]);
-    const real d_y_ = d_y[at * H + k];
-    const real r = gates[at * (3 * H) + 2 * H + k], f = gates[at * (3 * H) + H + k];
-    const real u = gates[at * (3 * H) + k];
-    const real c_ = c[at * H + k];
-    const real d_r = d_gates[at * (3 * H) + 2 * H + k];
     const real v_f = v[k], v_r = v[H + k];
+    real d_c_later = d_c[b * H + k];
+    real total_d_f = 0;
+    real total_g_v_f = 0;
 
-    const real d_c_next = d_c_later + d_y_ * r;
-    const real not_f = 1 - f;
-    const real d_f = d_c_next * f * not_f * (c_ - u);
-    d_gates[at * (3 * H) + H + k] = d_f;
-    d_gates_2[at * (2 * H) + k] = d_f * c_;  // g_v_f
-    d_gates[at * (3 * H) + k] = d_c_next * not_f;  // d_u
-    if (!over) d_c[b * H + k] = d_c_next * f + d_f * v_f + d_r * v_r;
+    Index at = (T - 1) * B + b;
+    for (Index t = T; t > end; t--, at -= B) {
+        d_gates[at * (3 * H) + H + k] = 0;
+        d_gates[at * (3 * H) + k] = 0;
+    }
+    constexpr Index ahead = steps_ahead(6);
+    Ahead<ahead, storage> d_y_ahead(&d_y[at * H + k], -B * H, end);
+    Ahead<ahead, storage> r_ahead(&gates[at * (3 * H) + 2 * H + k], -B * 3 * H, end);
+    Ahead<ahead, storage> f_ahead(&gates[at * (3 * H) + H + k], -B * 3 * H, end);
+    Ahead<ahead, storage> c_ahead(&c[at * H + k], -B * H, end);
+    Ahead<ahead, storage> u_ahead(&gates[at * (3 * H) + k], -B * 3 * H, end);
+    Ahead<ahead, storage> d_r_ahead(&d_gates[at * (3 * H) + 2 * H + k], -B * 3 * H, end);
+    #pragma unroll ahead
+    for (Index t = end; t > 0; t--, at -= B) {
+        const real d_y_ = d_y_ahead.take();
+        const real r = r_ahead.take();
+        const real f = f_ahead.take();
+        const real c_ = c_ahead.take();
+        const real u = u_ahead.take();
+        const real d_r = d_r_ahead.take();
+
+        const real d_c_next = d_c_later + d_y_ * r;
+        const real not_f = 1 - f;
+        const real d_f = d_c_next * f * not_f * (c_ - u);
+        const real d_c_ = d_c_next * f + d_f * v_f + d_r * v_r;
+        d_gates[at * (3 * H) + H + k] = d_f;
+        total_d_f += d_f;
+        total_g_v_f += d_f * c_;  // g_v_f
+        d_gates[at * (3 * H) + k] = d_c_next * not_f;  // d_u
+        d_c_later = d_c_;
+    }
+    d_c[b * H + k] = d_c_later;
+    totals[b * (2 * H) + k] = total_d_f;
+    totals[b * (2 * H) + H + k] = total_g_v_f;
 }
 
-// The sums of d_f and g_v_f over 256 rows each.
+// The sums of total_d_f and total_g_v_f over 256 rows each.
 extern "C" __global__ void sru_backward_5_parts(
-        const Index rows, WriteReal parts, const Index H, Read d_gates, ReadReal d_gates_2) {
+        const Index rows, WriteReal parts, const Index H, ReadReal totals) {
     const Index k = (Index)blockIdx.y * 32 + threadIdx.x, first = (Index)blockIdx.x * 256;
     const Index count = rows - first < 256 ? rows - first : 256;
 
     real total = 0;
-    if (k < H) total = every_8th(d_gates + first * (3 * H) + H + k, count, 3 * H);
-    else if (k < 2 * H) total = every_8th(d_gates_2 + first * (2 * H) + k - H, count, 2 * H);
+    if (k < H) total = every_8th(totals + first * (2 * H) + k, count, 2 * H);
+    else if (k < 2 * H) total = every_8th(totals + first * (2 * H) + H + k - H, count, 2 * H);
     total = over_threads(total);
     if (threadIdx.y == 0 && k < 2 * H) parts[blockIdx.x * (2 * H) + k] = total;
 }
 
-// The sums of d_f and g_v_f over all rows, from those over 256.
+// The sums of total_d_f and total_g_v_f over all rows, from those over 256.
 extern "C" __global__ void sru_backward_5(
         const Index count, ReadReal parts, const Index H, Write d_b, Write d_v) {
     const Index k = (Index)blockIdx.x * 32 + threadIdx.x;

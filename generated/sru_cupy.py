@@ -141,12 +141,12 @@ def forward(
     gates[..., :H] = gates[..., :H]
 
     c[0] = 0 if initial is None else check("initial.c", initial.c, (B, H))
-    for t in range(T):
-        # f = sigmoid(W_f @ x + v_f * c + b_f)
-        # r = sigmoid(W_r @ x + v_r * c + b_r)
-        # c' = f * c + u * (1 - f)
-        # h = alpha * (1 - r) * x + r * c'
-        launch("sru_forward_1", dtype, B * H, B, t, H, gates, b, c, v, x, h, finished)
+
+    # f = sigmoid(W_f @ x + v_f * c + b_f)
+    # r = sigmoid(W_r @ x + v_r * c + b_r)
+    # c' = f * c + u * (1 - f)
+    # h = alpha * (1 - r) * x + r * c'
+    through_time("sru_forward_1", dtype, B * H, B, T, H, gates, b, c, v, x, h, finished)
 
     y = h if finished is None else cp.where(finished, 0, h).astype(dtype, copy=False)
     final = States(c[T].copy())
@@ -181,6 +181,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_gates = cp.empty((T, B, 3 * H), dtype)  # d_u, d_f, d_r
     d_gates_2 = cp.empty((T, B, 2 * H), arithmetic(dtype))  # g_v_f, g_v_r
     d_x, d_w_x_2 = (cp.empty((T, B, H), dtype) for _ in range(2))
+    totals = cp.empty((B, 2 * H), arithmetic(dtype))  # total_d_f, total_g_v_f
     d_W, d_b, d_v = (cp.zeros(shape, dtype) for shape in shapes(H))
 
     # d_r and g_v_r.
@@ -193,16 +194,19 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     product(d_gates[..., 2 * H :].reshape(T * B, H).T, x.reshape(T * B, H), d_W[2 * H :])
     column_sums("sru_backward_2", dtype, T * B, 2 * H, (H, d_gates, d_gates_2), (H, d_b, d_v))
 
-    for t in reversed(range(T)):
-        # d_c, d_u, d_f and g_v_f.
-        launch("sru_backward_4", dtype, B * H, B, t, H, d_c, d_y, gates, c, d_gates, v, d_gates_2, finished)
+    # d_f = (1 - f) * f * (c - u) * (d_c + d_y * r)
+    # d_u = (1 - f) * (d_c + d_y * r)
+    # d_c = d_f * v_f + d_r * v_r + f * (d_c + d_y * r)
+    through_time(
+        "sru_backward_4", dtype, B * H, B, T, H, d_c, d_y, gates, c, d_gates, v, totals, finished,
+    )
 
     # d_w_x_2 = W_c.T @ d_u + W_f.T @ d_f
     product(d_gates[..., : 2 * H].reshape(T * B, 2 * H), W[: 2 * H], d_w_x_2.reshape(T * B, H))
 
     # The gradients of the parameters: all steps in one product each.
     product(d_gates[..., : 2 * H].reshape(T * B, 2 * H).T, x.reshape(T * B, H), d_W[: 2 * H])
-    column_sums("sru_backward_5", dtype, T * B, 2 * H, (H, d_gates, d_gates_2), (H, d_b, d_v))
+    column_sums("sru_backward_5", dtype, B, 2 * H, (H, totals), (H, d_b, d_v))
 
     # d_x += d_w_x_2 + d_y * (1.7320508075688772 - 1.7320508075688772 * r)
     launch("sru_backward_7", dtype, T * B * H, T * B, H, d_x, d_w_x_2, d_y, gates)
@@ -370,6 +374,12 @@ def launch(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> None:
     """Run a kernel with so many threads, if any."""
     if threads > 0:
         kernel(name, dtype)((-(-threads // 256),), (256,), arguments)
+
+
+def through_time(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> None:
+    """Run a kernel that takes all steps, if any threads do: in small blocks, for all multiprocessors."""
+    if threads > 0:
+        kernel(name, dtype)((-(-threads // 64),), (64,), arguments)
 
 
 def product(a: cp.ndarray, b: cp.ndarray, out: cp.ndarray, add: bool = False) -> None:

@@ -65,6 +65,7 @@ class Tape(NamedTuple):
     gates: np.ndarray  # (T, 3, B, H)  u, f, r
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
     given: bool  # whether the caller gave the initial states
+    iterations: int  # of Newton's method; 0 where all steps went one by one
 
 
 def init(
@@ -107,6 +108,7 @@ def unpack(params: Params) -> dict[str, np.ndarray]:
 @np.errstate(all="ignore")  # what is not finite is a result, not a warning
 def forward(
     params: Params, x: np.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
+    parallel: bool = False,
 ) -> tuple[np.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
@@ -114,6 +116,7 @@ def forward(
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
     tape: True to save what `backward` reads; False or None for nothing; an earlier tape, which is void then.
+    parallel: True to find the states of all steps at once (see `newton`); where it fails, one by one.
 
     Raises ValueError and TypeError that name the argument.
     """
@@ -126,7 +129,7 @@ def forward(
     finished = None if lengths is None else over(lengths, T, B)
     steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
     if (tape is False or tape is None) and T > steps:
-        return in_parts(params, x, initial, lengths, steps, np.empty((T, B, H), dtype))
+        return in_parts(params, x, initial, lengths, steps, np.empty((T, B, H), dtype), parallel=parallel)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
 
@@ -141,13 +144,17 @@ def forward(
     fr_all += b.reshape(2, 1, H)
 
     c[0] = 0 if initial is None else check("initial.c", initial.c, (B, H))
+    done, iterations = 0, 0
+    if parallel and B and dtype != np.complex128:
+        iterations, done = newton(params, finished, c, gates, x, h)
     half, one = np.array(0.5, dtype), np.array(1, dtype)
     s = np.empty((2, B, H), dtype)
     s_2 = np.empty((B, H), dtype)
     v_rows = np.tile(v.reshape(2, 1, H), (B, 1))
     ends = [None] * T if finished is None else finished
     for c_t, fr, c_next, u, f, h_t, r, x_t_, finished_t in zip(
-        c[:-1], gates[:, 1:], c[1:], gates[:, 0], gates[:, 1], h, gates[:, 2], x, ends, strict=True
+        c[done:-1], gates[done:, 1:], c[done + 1 :], gates[done:, 0], gates[done:, 1], h[done:],
+        gates[done:, 2], x[done:], ends[done:], strict=True
     ):
         # f = sigmoid(W_f @ x + v_f * c + b_f)
         # r = sigmoid(W_r @ x + v_r * c + b_r)
@@ -172,18 +179,155 @@ def forward(
 
     y = h if finished is None else np.where(finished, 0, h)
     final = States(c[T].copy())
-    return y, final, Tape(x, c, gates, finished, initial is not None) if tape else None
+    return y, final, Tape(x, c, gates, finished, initial is not None, iterations) if tape else None
 
 
-def in_parts(params, x, initial, lengths, steps, y):
+def in_parts(params, x, initial, lengths, steps, y, parallel=False):
     """`forward` without a tape into y: `steps` at a time, in memory that does not grow with T."""
     tape = True
     for t in range(0, len(x), steps):
         now = slice(t, t + steps)
         rest = None if lengths is None else np.clip(np.subtract(lengths, t, dtype=int), 0, len(x[now]))
         tape = tape if len(x[now]) == steps else True
-        y[now], initial, tape = forward(params, x[now], initial=initial, lengths=rest, tape=tape)
+        y[now], initial, tape = forward(
+            params, x[now], initial=initial, lengths=rest, tape=tape, parallel=parallel,
+        )
     return y, initial, None
+
+
+def newton(params, finished, c, gates, x, h):
+    """Find the states of all steps at once; return how many iterations that took and how many steps it did.
+
+    The steps are cut into stretches of `count` steps, which run side by side. Newton's method finds where
+    these begin: an iteration runs all of them from the states at hand, together with the derivatives of their
+    last states by their first ones. The changes by which each stretch begins where the one before it ends
+    are, to first order, a linear recurrence along the stretches. At first the states at hand are those before
+    the first step.
+
+    They are found where none changes by more than 1e-10, with float32 1e-5, or by that part of the largest if
+    that is above 1. After 16 iterations, or if something is not finite, all steps are left to the loop.
+
+    With a count of 1 this is what Lim et al. 2024, arXiv:2309.12252, and ParaRNN, Danieli et al. 2025,
+    arXiv:2510.21450, do; in longer stretches it takes less memory and fewer iterations (multiple shooting).
+    """
+    T, entries = len(c) - 1, c[0].size
+    stretches = min(int(T**0.5), max(2, 2**14 // entries))  # so few that their arrays stay in the cache
+    if stretches < 2:
+        return 0, 0
+    count = T // stretches
+    done = stretches * count
+    starts, stops = slice(0, done, count), slice(count, done + 1, count)  # of stretches, among the states
+    c[stops] = c[0]
+    steps = by_stretch(stretches, count, finished, gates)
+    tolerance = 1e-5 if c.dtype == np.float32 else 1e-10
+    iterations, change = 0, np.inf
+    while change > tolerance and iterations < 16:  # NaN is not
+        change = iterated(params, c, starts, stops, steps)
+        iterations += 1
+    if not change <= tolerance:
+        return 0, 0
+    steps = by_stretch(stretches, count, finished, c[:-1], c[1:], x, gates, h)
+    every_step(params, steps)
+    return iterations, done
+
+
+def iterated(params, c, starts, stops, steps):
+    """One iteration; return the largest change of a state, as part of the largest one if that is above 1."""
+    c_next, c_by_c = linearized(params, c[starts], steps)
+    c_next -= c[stops]
+    for k in range(1, len(c_next)):
+        c_next[k] += c_by_c[k] * c_next[k - 1]
+    c[stops] += c_next
+    return largest(c_next) / np.maximum(1, largest(c[stops]))
+
+
+def linearized(params, c, steps):
+    """Run all stretches from their first states; return the last ones, and their derivatives by the first."""
+    H, = measure(params)
+    stretches, B, dtype = len(c), c.shape[1], c.dtype
+    _, _, v = params
+    f, c_by_c_now, c_next, c_by_c_next = (np.empty((stretches, B, H), dtype) for _ in range(4))
+    c = c.copy()
+    c_by_c = np.ones_like(c)
+    s, s_2 = (np.empty((stretches, B, H), dtype) for _ in range(2))
+    v_f = v[:H]
+    for gates, finished_t in zip(*steps, strict=True):
+        u_all = gates[:, 0]
+
+        # f = sigmoid(W_f @ x + v_f * c + b_f)
+        np.multiply(c, v_f, out=s)
+        s += gates[:, 1]
+        sigmoid(s, 0.5, out=f)
+
+        # c' = f * c + u * (1 - f)
+        np.subtract(1, f, out=s)
+        np.multiply(c, f, out=c_next)
+        np.multiply(s, u_all, out=s_2)
+        c_next += s_2
+
+        # c_by_c_now = f + v_f * (1 - f) * f * (c - u)
+        np.subtract(c, u_all, out=c_by_c_now)
+        c_by_c_now *= f
+        c_by_c_now *= s
+        c_by_c_now *= v_f
+        c_by_c_now += f
+
+        np.multiply(c_by_c, c_by_c_now, out=c_by_c_next)  # c_by_c_next = c_by_c * c_by_c_now
+
+        if finished_t is not None:
+            np.copyto(c_next, c, where=finished_t)
+            np.copyto(c_by_c_next, c_by_c, where=finished_t)
+        c, c_next = c_next, c
+        c_by_c, c_by_c_next = c_by_c_next, c_by_c
+    return c, c_by_c
+
+
+def every_step(params, steps):
+    """Take the steps of all stretches as the loop does, for what it leaves behind."""
+    H, = measure(params)
+    stretches, B, dtype = steps[0].shape[1], steps[0].shape[2], steps[0].dtype
+    _, _, v = params
+    s = np.empty((stretches, 2, B, H), dtype)
+    s_2 = np.empty((stretches, B, H), dtype)
+    for c, c_next, x, gates, h, finished_t in zip(*steps, strict=True):
+        fr_all, u_all, r_all = gates[:, 1:], gates[:, 0], gates[:, 2]
+
+        # f = sigmoid(W_f @ x + v_f * c + b_f)
+        # r = sigmoid(W_r @ x + v_r * c + b_r)
+        np.multiply(c[:, None], v.reshape(2, 1, H), out=s)
+        fr_all += s
+        sigmoid(fr_all, 0.5, out=fr_all)
+
+        # c' = f * c + u * (1 - f)
+        np.subtract(c, u_all, out=c_next)
+        c_next *= gates[:, 1]
+        c_next += u_all
+
+        # h = alpha * (1 - r) * x + r * c'
+        np.subtract(1, r_all, out=h)
+        h *= x
+        h *= 1.7320508075688772
+        np.multiply(c_next, r_all, out=s_2)
+        h += s_2
+
+        if finished_t is not None:
+            np.copyto(c_next, c, where=finished_t)
+
+
+def by_stretch(stretches: int, count: int, finished: Any, *arrays: np.ndarray) -> list[Any]:
+    """Views of arrays, (T, ...), that have a step of all stretches after the other: (count, stretches, ...).
+
+    Where sequences are over is the last of them.
+    """
+    whole = arrays if finished is None else (*arrays, finished)
+    parts = (array[: stretches * count].reshape(stretches, count, *array.shape[1:]) for array in whole)
+    steps = [part.swapaxes(0, 1) for part in parts]
+    return steps if finished is not None else [*steps, [None] * count]
+
+
+def largest(*arrays: np.ndarray) -> float:
+    """The largest absolute value of all entries, NaN where one is."""
+    return np.max([(array.max(), -array.min()) for array in arrays])
 
 
 @np.errstate(all="ignore")
@@ -196,7 +340,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     H, = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type_of(tape)}, expected the Tape of forward of {__name__}")
-    (x, c, gates, finished, _) = tape
+    (x, c, gates, finished, _, _) = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, H))
     check("tape.c", c, (T + 1, B, H))

@@ -131,9 +131,9 @@ def forward(
     launch("t_rnn_forward_1", dtype, T * B * H, T * B, H, gates, b_f, x_h_next)
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
-    for t in range(T):
-        # h' = f * h + z * (1 - f)
-        launch("t_rnn_forward_2", dtype, B * H, B, t, H, gates, h, x_h_next, finished)
+
+    # h' = f * h + z * (1 - f)
+    through_time("t_rnn_forward_2", dtype, B * H, B, T, H, gates, h, x_h_next, finished)
 
     y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:]).astype(dtype, copy=False)
     final = States(h[T].copy())
@@ -167,17 +167,22 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
     d_gates = cp.empty((T, B, 2 * H), dtype)  # d_z, d_a_f
     d_x = cp.empty((T, B, I), dtype)
+    total_d_a_f = cp.empty((B, H), arithmetic(dtype))
     d_W, d_b_f = (cp.zeros(shape, dtype) for shape in shapes(I, H))
-    for t in reversed(range(T)):
-        # d_a_f and d_z.
-        launch("t_rnn_backward_1", dtype, B * H, B, t, H, d_h, d_y, h, gates, d_gates, finished)
+
+    # d_a_f = (1 - f) * f * (h * (d_h + d_y) - z * (d_h + d_y))
+    # d_z = (1 - f) * (d_h + d_y)
+    # d_h = f * (d_h + d_y)
+    through_time(
+        "t_rnn_backward_1", dtype, B * H, B, T, H, d_h, d_y, h, gates, d_gates, total_d_a_f, finished,
+    )
 
     # d_x = W_z.T @ d_z + W_f.T @ d_a_f
     product(d_gates.reshape(T * B, 2 * H), W, d_x.reshape(T * B, I))
 
     # The gradients of the parameters: all steps in one product each.
     product(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, I), d_W)
-    column_sums("t_rnn_backward_2", dtype, T * B, H, (H, d_gates), (H, d_b_f))
+    column_sums("t_rnn_backward_2", dtype, B, H, (H, total_d_a_f), (H, d_b_f))
 
     return Grads(params=Params(d_W, d_b_f), x=d_x, initial=States(d_h))
 
@@ -342,6 +347,12 @@ def launch(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> None:
     """Run a kernel with so many threads, if any."""
     if threads > 0:
         kernel(name, dtype)((-(-threads // 256),), (256,), arguments)
+
+
+def through_time(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> None:
+    """Run a kernel that takes all steps, if any threads do: in small blocks, for all multiprocessors."""
+    if threads > 0:
+        kernel(name, dtype)((-(-threads // 64),), (64,), arguments)
 
 
 def product(a: cp.ndarray, b: cp.ndarray, out: cp.ndarray, add: bool = False) -> None:

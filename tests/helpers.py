@@ -11,6 +11,7 @@ from gategen.graph.adjoint import adjoint
 from gategen.graph.tangent import tangent
 from gategen.spec.cell import Cell
 from gategen.spec.load import builtins
+from gategen.spec.names import extent_of, names_of_size
 
 Array = Any
 Arrays = Mapping[str, Array]
@@ -23,6 +24,11 @@ SIZES = {
     "rank": 6,
     "memory": 7,
     "projection": 8,
+    "keys": 9,
+    "slots": 10,
+    "width": 11,
+    "nodes": 12,
+    "positions": 13,
 }  # all distinct, and distinct from STEPS and BATCH
 TINY = 1e-30
 MINUTES = 600  # seconds that another process may take: a test is not decided by how busy a machine is
@@ -66,9 +72,11 @@ def random_case(
     lengths = None if lengths is None else np.array(lengths)
     batch = batch if lengths is None else len(lengths)
     lead = (steps, batch)
+    if any("heads" in names_of_size(size) for v in graph.values for size in v.shape):
+        sizes = {**sizes, "heads": 2, "hidden": 2 * max(3, sizes["hidden"] // 2)}
 
     def shape(value: Value) -> tuple[int, ...]:
-        return tuple(sizes.get(size, size) for size in value.shape)
+        return tuple(extent_of(size, sizes) for size in value.shape)
 
     values = {v.name: scale * rng.standard_normal(shape(v)) for v in graph.parameters}
     values |= {v.name: rng.standard_normal((*lead, *shape(v))) for v in graph.inputs}
@@ -177,3 +185,11 @@ def assert_gradients_are_right(case: Case, tolerance: float = 1e-10) -> None:
 def cell_of(*equations: Any, **more: Any) -> Cell:
     """A cell for one test."""
     return Cell("cell", *equations, **more)
+
+
+def with_stated(cell: Cell, params: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Parameters, and those that hold what the cell states, of which `reference.py` needs none."""
+    given = [a for a in cell.arrays if a.name in params]
+    sizes = {axis: n for a in given for axis, n in zip(a.shape, params[a.name].shape, strict=True)}
+    stated = {a.name: a.entries(sizes) for a in cell.arrays if a.contents and not a.trainable}
+    return {**stated, **params}

@@ -66,23 +66,45 @@ CUPY, PLAN_VALUES, PRODUCTS = (
     "tests/test_plan_values.py",
     "tests/test_cuda_products.py",
 )
+MATRICES = "tests/test_cupy_matrices.py"
 SECOND_MODULES, SECOND_CUPY = "tests/test_second_modules.py", "tests/test_second_cupy.py"
 JVP = "test_jvp_is_the_complex_step_of_forward"
 BACKWARD_JVP = "test_backward_jvp_is_the_complex_step_of_backward"
 PRINTERS = ("tests/test_numpy_backend.py", "tests/test_cuda_printer.py")
 QUICK = ("gru", "gru_after", "lstm", "caru", "ligru", "sligru")
-ODD = ("gru_concat", "stacked", "twice", "swapped", "narrow", "every_function")
+KINDS = ("softmax", "joint_softmax", "the_largest", "a_bound", "cumsum", "surrogate")
+ODD = (
+    "attentive",
+    "winner",
+    "cumulative",
+    "gru_concat",
+    "stacked",
+    "twice",
+    "swapped",
+    "narrow",
+    "every_function",
+    "sparse",
+    "rescaled",
+    "orthogonal",
+    "alone",
+    "per_head",
+)
 
 
 def of_cells(file: str, test: str, cells: Iterable[str] = QUICK, before: str = "") -> tuple[str, ...]:
     return tuple(f"{file}::{test}[{before}{cell}]" for cell in cells)
 
 
+COMPUTED = "tests/test_computed.py"
 DERIVATION = (
+    f"{COMPUTED}::test_its_gradients_agree_with_complex_step",
+    f"{COMPUTED}::test_its_tangents_agree_with_complex_step",
     *of_cells(ADJOINT, "test_every_gradient_of_every_cell_is_that_of_complex_step"),
     *of_cells(ADJOINT, "test_backward_is_the_transpose_of_forward_at_larger_sizes"),
     *of_cells(ADJOINT, "test_a_backward_step_is_arithmetic_of_saved_values", ["gru", "lstm", "caru"]),
-    *of_cells(SECOND, "test_the_tangent_of_the_adjoint_gives_hessian_products", ["gru", "sligru"]),
+    *of_cells(ADJOINT, "test_every_gradient_of_every_kind_of_equation_is_that_of_complex_step", KINDS),
+    *of_cells(ADJOINT, "test_forward_and_backward_of_every_kind_of_equation_are_transposed", KINDS),
+    *of_cells(SECOND, "test_the_tangent_of_the_adjoint_gives_hessian_products", ["gru", "sligru", "words"]),
     *of_cells(SECOND, "test_the_adjoint_of_the_adjoint_gives_hessian_products", ["gru"]),
 )
 PLANS = (
@@ -108,6 +130,8 @@ ON_CUDA = (
         ["gru", "caru", "sligru"],
     ),
     f"{CUPY}::test_a_row_is_summed_by_more_threads_than_a_block_has",
+    *of_cells(MATRICES, "test_the_cuda_of_matrices_agrees_with_numpy_in_three_thread_orders", ["mamba"]),
+    *of_cells(CUPY, "test_the_cuda_of_every_cell_of_the_tests_is_right", ["one_after_the_other"]),
     *of_cells(
         PRODUCTS, "test_the_cuda_of_cells_that_use_a_matrix_twice_agrees_with_numpy", ["stacked", "twice"]
     ),
@@ -120,10 +144,21 @@ IN_A_DIRECTION = (
 )
 C = "tests/test_c_modules.py"
 ON_C = (
+    "tests/test_c_matrices.py",
+    f"{COMPUTED}::test_c_inverts_with_pivots_and_knows_the_exponential",
     f"{C}::test_the_c_of_a_cell_is_as_its_numpy",
     f"{C}::test_more_steps_than_are_taken_at_once",
     f"{C}::test_any_number_of_rows_and_units",
     f"{C}::test_running_statistics_are_updated_in_place_and_used",
+)
+WORDS = (
+    "tests/test_words.py",
+    "tests/test_heads.py",
+    "tests/test_bad_specs.py",
+    "tests/test_convolutions.py",
+    *of_cells(
+        ADJOINT, "test_every_gradient_of_every_kind_of_equation_is_that_of_complex_step", ["surrogate"]
+    ),
 )
 STAGES: tuple[tuple[str, ...], ...] = (
     DERIVATION,
@@ -132,6 +167,7 @@ STAGES: tuple[tuple[str, ...], ...] = (
     ON_CUDA,
     ON_C,
     IN_A_DIRECTION,
+    WORDS,
     (PLAN_VALUES, PRODUCTS, *PRINTERS, ADJOINT, SECOND),
     ("tests/test_tape.py::test_gradients_do_not_depend_on_how_many_steps_are_computed_ahead",),
     (
@@ -144,7 +180,9 @@ STAGES: tuple[tuple[str, ...], ...] = (
 
 def stages_of(mutant: Mutant) -> list[tuple[str, ...]]:
     """All stages, that of the patched part first."""
-    if mutant in SECONDS:
+    if mutant in VECTORS:
+        own = WORDS
+    elif mutant in SECONDS:
         own = IN_A_DIRECTION
     elif mutant in COMPILED:
         own = ON_C
@@ -260,23 +298,25 @@ def judge(
 
 ADJOINT_PY, TANGENT_PY = "gategen/graph/adjoint.py", "gategen/graph/tangent.py"
 SECOND_PY, SECOND_TEMPLATE = "gategen/plan/second.py", "templates/python/second.py.jinja"
-NUMPY_PY, CUPY_PY = "gategen/backends/numpy.py", "gategen/backends/cupy.py"
+NUMPY_PY = "gategen/backends/numpy.py"
+CUPY_KERNELS = "gategen/backends/cupy/kernels.py"
+CUPY_SUMS = "gategen/backends/cupy/sums.py"
 LINES_PY, MODULE_PY = "gategen/backends/instructions.py", "gategen/backends/module.py"
 HOST_PY, INTERFACE_PY = "gategen/backends/host.py", "gategen/backends/interface.py"
 TEMPLATE = "templates/python/module.py.jinja"
-KERNELS = "templates/cupy/kernels.cu.jinja"
+KERNELS, POINTWISE_PY = "templates/cupy/kernels.cu.jinja", "gategen/backends/pointwise.py"
 
 DERIVATIONS = (
     Mutant(
         ADJOINT_PY, "a gradient has the wrong sign",
-        "gradient * partial(op, read)", "-gradient * partial(op, read)",
+        "self.give(read, gradient * partial(op, read)", "self.give(read, -gradient * partial(op, read)",
     ),
     Mutant(ADJOINT_PY, "the last term of a sum is dropped",
         "Pointwise(self.builder.gradient(value), sp.Add(*terms))",
         "Pointwise(self.builder.gradient(value), sp.Add(*terms[:-1]))"),
     Mutant(
         ADJOINT_PY, "square matrices are not transposed",
-        "gradient, not transposed)", "gradient, not transposed and matrix.shape[0] != matrix.shape[1])",
+        "gradient, not transposed,", "gradient, not transposed and matrix.shape[0] != matrix.shape[1],",
     ),
     Mutant(
         ADJOINT_PY, "a derivative computes the function again instead of reading its value",
@@ -288,7 +328,7 @@ DERIVATIONS = (
     ),
     Mutant(
         ADJOINT_PY, "what was broadcast over features is not summed",
-        "bool(value.size == 1 and size != 1)", "False",
+        "return {*value.axes} < {*axes(size)}", "return False",
     ),
     Mutant(
         ADJOINT_PY, "the sides of an outer product are swapped where the matrix is square",
@@ -315,7 +355,66 @@ DERIVATIONS = (
     ),
     Mutant(
         ADJOINT_PY, "an outer product passes its gradient on untransposed",
-        "self.product(gradient, left, True)", "self.product(gradient, left, gradient.shape[0] != gradient.shape[1])",
+        "self.product(gradient, left, True,", "self.product(gradient, left, gradient.shape[0] != gradient.shape[1],",
+    ),
+    Mutant(
+        "gategen/graph/ops.py", "a square weight goes along the wrong axis of it, not transposed",
+        "self.matrix.shape[not self.transposed] if self.operand.wide", "self.operand.axes[-1] if self.operand.wide",
+    ),
+    Mutant(
+        "gategen/graph/flatten.py", "a weight on the right is not transposed",
+        "self.operand(value, hint), not transposed)", "self.operand(value, hint), transposed)",
+    ),
+    Mutant(
+        ADJOINT_PY, "the gradient of an inverse has the wrong sign",
+        "lambda: -both", "lambda: both",
+    ),
+    Mutant(
+        ADJOINT_PY, "the gradient of an exponential is taken at the matrix itself, not transposed",
+        "self.turned(first), *ways", "first, *ways",
+    ),
+    Mutant(
+        ADJOINT_PY, "the gradient of a transposed matrix is not transposed",
+        "lambda: self.turned(gradient)", "lambda: gradient if gradient.shape[0] == gradient.shape[1] else self.turned(gradient)",
+    ),
+    Mutant(
+        ADJOINT_PY, "what was broadcast over a matrix is not summed",
+        "        if value.shape == like.shape:\n            return term", "        if value.shape != ():\n            return term",
+    ),
+    Mutant(TANGENT_PY, "an exponential moves as its matrix does", 'op.word == "exponential" and k == 0', "False"),
+    Mutant(
+        ADJOINT_PY, "each of several largest entries has the whole gradient",
+        "self.give(operand, gradient * share, operand)",
+        "self.give(operand, gradient * share.subs(sp.fraction(share)[1], 1), operand)",
+    ),
+    Mutant(
+        ADJOINT_PY, "a softmax is differentiated through what it subtracts",
+        'isinstance(op, Reduce) and op.how == "bound"', "False",
+    ),
+    Mutant(
+        ADJOINT_PY, "the gradient of a running sum runs the same way",
+        "gradient, not backwards, axis)", "gradient, backwards, axis)",
+    ),
+    Mutant(
+        "gategen/graph/builder.py", "the largest entries along an axis are counted over all axes",
+        'self.reduced(f"count_{top}", *marks, size=top.size)', 'self.reduced(f"count_{top}", *marks)',
+    ),
+    Mutant(
+        "gategen/graph/flatten.py", "a mean along one axis is over as many as the value has",
+        "for v in values)) / length(kept)", "for v in values))",
+    ),
+    Mutant(
+        "gategen/plan/ahead.py", "a product of two axes stands in the order of its factors",
+        "graph.values), graph.orders)", "graph.values))",
+    ),
+    Mutant(
+        TANGENT_PY, "the largest entry moves as all others do",
+        'builder.shares(op) if how == "max" else', "builder.shares(op) if not how else",
+    ),
+    Mutant(
+        TANGENT_PY, "a running sum moves from the last feature on",
+        "builder.add(replace(op, out=builder.tangent(op.out), operand=dot))",
+        "builder.add(replace(op, out=builder.tangent(op.out), operand=dot, backwards=not op.backwards))",
     ),
     Mutant(TANGENT_PY, "the first term of a derivative is dropped", "for v, dot in moving)", "for v, dot in moving[1:])"),
     Mutant(
@@ -325,8 +424,9 @@ DERIVATIONS = (
     ),
     Mutant(
         TANGENT_PY, "the sides of an outer product are swapped where they are alike",
-        "Outer(out, left, right)",
-        "Outer(out, *((right, left) if right.shape == left.shape else (left, right)))",
+        "return replace(op, out=out, left=left, right=right)",
+        "left, right = (right, left) if right.shape == left.shape else (left, right)\n"
+        "    return replace(op, out=out, left=left, right=right)",
     ),
     Mutant(
         TANGENT_PY, "batch statistics do not move",
@@ -372,13 +472,13 @@ PLANNING = (
         "known.update({part: op.out for part in op.expr.args if isinstance(part, sp.Add)})",
     ),
     Mutant(
-        "gategen/plan/write.py", "what lies in one buffer is taken for neighbours",
+        "gategen/plan/data.py", "what lies in one buffer is taken for neighbours",
         "(first.home, first.shift, first.stop) == (second.home, second.shift, second.start)",
         "(first.home, first.shift) == (second.home, second.shift)",
     ),
     Mutant(
         "gategen/plan/write.py", "the second product into a sum overwrites the first",
-        "add=summed and k > 0", "add=False",
+        "summed and k > 0,", "False,",
     ),
     Mutant(
         "gategen/plan/write.py", "the second outer product into a gradient overwrites the first",
@@ -429,6 +529,14 @@ PLANNING = (
 )  # fmt: skip
 
 LOWERING = (
+    Mutant(
+        "gategen/backends/functions.py", "gradients of computed matrices go nowhere",
+        "    if not line:\n        return made\n", "    return made\n",
+    ),
+    Mutant(
+        "gategen/backends/weights.py", "computed matrices of one field stand in another order",
+        "({', '.join(members)}))", "({', '.join(reversed(members))}))",
+    ),
     Mutant(
         LINES_PY, "a difference is taken the wrong way round",
         '"subtract", [self.operand(rest.pop(k), out), source]', '"subtract", [source, self.operand(rest.pop(k), out)]',
@@ -481,12 +589,12 @@ LOWERING = (
         "right, target, stage.add)", "right, target, False)",
     ),
     Mutant(
-        CUPY_PY, "the place of a value in its buffer is forgotten",
+        CUPY_KERNELS, "the place of a value in its buffer is forgotten",
         'return "" if slot.start == 0 else f"{self.size(slot.start)} + "', 'return ""',
     ),
-    Mutant(CUPY_PY, "a kernel overwrites the current state", '"(at + B)" if slot.shift else "at"', '"at"'),
+    Mutant(CUPY_KERNELS, "a kernel overwrites the current state", '"(at + B)" if slot.shift else "at"', '"at"'),
     Mutant(
-        CUPY_PY, "a kernel does not store what the backward step reads",
+        CUPY_KERNELS, "a kernel does not store what the backward step reads",
         "*graph.results, *way.rule.tape}", "*graph.results}",
     ),
     Mutant(
@@ -501,13 +609,13 @@ LOWERING = (
         HOST_PY, "a finished sequence runs on",
         "else self.value(c.current)}, where", "else self.value(c.next)}, where",
     ),
-    Mutant(CUPY_PY, "a kernel runs a finished sequence on", "= over ? {old} :", "= over ? {text} :"),
-    Mutant(CUPY_PY, "a kernel takes the gradient of a finished sequence", "over ? 0 : real({read})", "real({read})"),
-    Mutant(CUPY_PY, "a kernel writes over the gradient of a finished sequence", "if (!over) {entry} = {text};", "{entry} = {text};"),
-    Mutant(CUPY_PY, "a product adds to a gradient that is still there", "{self.entry(v, buffers)} = 0;", "{{}}"),
+    Mutant(CUPY_KERNELS, "a kernel runs a finished sequence on", "= over ? {old} :", "= over ? {text} :"),
+    Mutant(CUPY_KERNELS, "a kernel takes the gradient of a finished sequence", "over ? 0 : real({read})", "real({read})"),
+    Mutant(CUPY_KERNELS, "a kernel writes over the gradient of a finished sequence", "if (!over) {entry} = {text};", "{entry} = {text};"),
+    Mutant(CUPY_KERNELS, "a product adds to a gradient that is still there", "{self.entry(v, buffers)} = 0;", "{{}}"),
     Mutant(
         TEMPLATE, "gradients of outputs behind the end of a sequence are not masked",
-        "{{ output.gradient }} = {{ xp }}.where(finished, 0, {{ output.gradient }})", "pass",
+        "{{ output.gradient }} = {{ xp }}.where(finished{{ output.over }}, 0, {{ output.gradient }})", "pass",
     ),
     Mutant(
         TEMPLATE, "the gradient of the first step is not added",
@@ -523,7 +631,7 @@ LOWERING = (
     ),
     Mutant(
         "templates/python/first_step.py.jinja", "a sequence of length 0 takes the first step",
-        "{{ xp }}.copyto({{ item.carry }}, {{ item.kept }}, where=finished)", "pass",
+        "{{ xp }}.copyto({{ item.carry }}, {{ item.kept }}, where=finished{{ item.over }})", "pass",
     ),
     Mutant(
         "templates/python/numpy_helpers.py.jinja", "steps that are projected later are those projected first",
@@ -546,6 +654,15 @@ LOWERING = (
         "part[threadIdx.y][threadIdx.x] = total;\n    __syncthreads();", "part[threadIdx.y][threadIdx.x] = total;",
     ),
     Mutant(KERNELS, "a row sum takes only the first features", "k += 128) total", "k += 1 << 20) total"),
+    Mutant(KERNELS, "not all lanes of a row of a matrix are added up", "n = blockDim.x / 2; n > 0;", "n = blockDim.x / 2; n > 1;"),
+    Mutant(
+        CUPY_SUMS, "threads behind the last column of a matrix write",
+        '"!inside || threadIdx.y > 0"', '"threadIdx.y > 0"',
+    ),
+    Mutant(
+        POINTWISE_PY, "a vector beside a matrix is read along all entries of it",
+        "% {grouped(size(length(part)))}\" if begin else text", "% {grouped(size(length(part)))}\" if begin > 1 else text",
+    ),
     Mutant(
         MODULE_PY, "what is not finite behind a length is summed up",
         "return powers or expr.has(*(row.apply for row in TABLE if not row.finite))", "return False",
@@ -553,6 +670,14 @@ LOWERING = (
 )  # fmt: skip
 
 SECONDS = (
+    Mutant(
+        "templates/python/weights.py.jinja", "a direction is as large as the matrix of blocks around it",
+        "blocks[k : k + n, size + k : size + k + n] = direction", "blocks[:n, size : size + n] = direction",
+    ),
+    Mutant(
+        "gategen/backends/weights.py", "the tangent of a gradient is taken for the gradient",
+        "if plan.of is not None and value is of:", "if False:",
+    ),
     Mutant(
         TANGENT_PY, "a factor that all terms of a slope share is lost",
         "return sp.Mul(*shared, sp.Add(*rest))", "return sp.Add(*rest)",
@@ -579,17 +704,17 @@ SECONDS = (
     ),
     Mutant(
         SECOND_TEMPLATE, "a sequence of length 0 moves in the first step",
-        "{{ xp }}.copyto({{ state.dot }}[1], {{ state.dot }}[0], where=finished[0])", "pass",
+        "{{ xp }}.copyto({{ state.dot }}[1], {{ state.dot }}[0], where=finished[0]{{ state.own.over }})", "pass",
     ),
     Mutant(
         SECOND_TEMPLATE, "how gradients of outputs move behind the end of a sequence counts",
-        "{{ output.dot_gradient }} = {{ xp }}.where(finished, 0, {{ output.dot_gradient }}){{ target.kept_dtype }}",
+        "{{ output.dot_gradient }} = {{ xp }}.where(finished{{ output.over }}, 0, {{ output.dot_gradient }}){{ target.kept_dtype }}",
         "pass",
     ),
     Mutant(
-        CUPY_PY, "the loop of a tangent leaves out steps behind the first one",
-        "self.module.plan.rule(FIRST_STEP) is not None and not self.module.plan.of",
-        "self.module.plan.rule(FIRST_STEP) is not None",
+        "gategen/plan/data.py", "the loop of a tangent leaves out steps behind the first one",
+        "return self.rule(FIRST_STEP) is not None and not self.of",
+        "return self.rule(FIRST_STEP) is not None",
     ),
 )  # fmt: skip
 
@@ -597,6 +722,14 @@ C_TEMPLATE, C_HELPERS, C_LINES = (
     "templates/c/module.c.jinja", "templates/c/helpers.c.jinja", "gategen/backends/c/lines.py",
 )  # fmt: skip
 COMPILED = (
+    Mutant(
+        "templates/c/weights.c.jinja", "an inverse takes the first pivot",
+        "? row : best;", "? best : best;",
+    ),
+    Mutant(
+        "templates/c/weights.c.jinja", "the exponential has a term too few",
+        "+ (real)(1 / d) * third[k]", "",
+    ),
     Mutant(
         C_TEMPLATE, "a sequence takes one step too many",
         "if (first + t >= lengths[row]) {  // it is over, and keeps its states",
@@ -623,12 +756,124 @@ COMPILED = (
         "self.lines.append(self.clearing(buffer))", "pass",
     ),
     Mutant(
+        C_HELPERS, "of the last rows of a matrix three are forgotten",
+        "for (size_t j = 0; j < 4 && m + j < M; j++) {", "for (size_t j = 0; j < 4 && m + 3 < M; j++) {",
+    ),
+    Mutant(
+        C_HELPERS, "multiples of four rows are those of three",
+        "(s * p[k] + t * q[k]) + (u * r[k] + v * o[k])", "(s * p[k] + t * q[k]) + u * r[k]",
+    ),
+    Mutant(
+        "gategen/backends/c/matrices.py", "axes of which a value has one are one loop",
+        "all((made[-1][-1] in side) == (axis in side) for side in sides)",
+        "any((made[-1][-1] in side) == (axis in side) for side in sides)",
+    ),
+    Mutant(
+        C_LINES, "what adds up along an axis begins with what is there",
+        "zeros = not add and (", "zeros = add and (",
+    ),
+    Mutant(
+        C_LINES, "the blocks of a second gate replace what the first one gave",
+        'f"k >= {found.each}" if many else "0"', '"0"',
+    ),
+    Mutant(
         "gategen/plan/phases.py", "what waits for sums over all steps does not wait",
         "(last if waits else first).append(stage)", "first.append(stage)",
     ),
 )  # fmt: skip
 
-MUTANTS = (*DERIVATIONS, *PLANNING, *LOWERING, *SECONDS, *COMPILED)
+VECTORS = (
+    Mutant(
+        "gategen/plan/write.py", "the second part of a maximum overwrites the first",
+        "yield Sum(out, run, k > 0, how)", 'yield Sum(out, run, k > 0 and how == "sum", how)',
+    ),
+    Mutant(
+        "gategen/plan/retape.py", "what is asked for equality is computed again",
+        "for v in compared(op.expr)}", "for v in compared(op.expr) if not v}",
+    ),
+    Mutant(
+        NUMPY_PY, "a running sum never runs from the last feature on",
+        'turn = "[..., ::-1]" if stage.backwards else ""', 'turn = ""',
+    ),
+    Mutant(
+        C_LINES, "the gradient of a weight on the left is that of the last matrix",
+        'ends[1], K, target, width, "1"]', 'ends[1], K, target, width, "0"]',
+    ),
+    Mutant(
+        "gategen/backends/host.py", "matrices are not turned for the gradient of a weight on the left",
+        'turned = "" if last == value.axes[-1] else ".swapaxes(-2, -1)"', 'turned = ""',
+    ),
+    Mutant(
+        CUPY_KERNELS, "a sum between a kernel and a product reads what the kernel has emptied",
+        "        meets = meeting.get(home, [])\n",
+        "        meets = [stage for stage in meeting.get(home, []) if not sums_matrices(stage)]\n",
+    ),
+    Mutant(
+        C_LINES, "a running sum never runs from the last feature on",
+        """f"running_sum{'_back' if stage.backwards else ''}\"""", '"running_sum"',
+    ),
+    Mutant(
+        "templates/python/numpy_helpers.py.jinja", "a maximum forgets what it was",
+        "np.maximum(out, top) if also else top", "top",
+    ),
+    Mutant(KERNELS, "a running sum starts each thread from 0", "total = threadIdx.x > 0 ? part[threadIdx.x - 1] : real(0);", "total = 0;"),
+    Mutant(KERNELS, "a row's maximum takes only the first features", "k += 128) top", "k += 1 << 20) top"),
+    Mutant(
+        C_HELPERS, "a maximum does not look at what is behind the last panel",
+        "for (; k < n; k++) {\n        top = larger_or_nan(top, a[k]);", "for (; k < n - n % PANEL; k++) {\n        top = larger_or_nan(top, a[k]);",
+    ),
+    Mutant(
+        "gategen/graph/flatten.py", "a joint softmax has a sum for each part",
+        "* self.named(1 / self.total(exps, kept), f\"scale_{hint}\")",
+        "* self.named(1 / self.total(exps[part:], kept), f\"scale_{hint}\")",
+    ),
+    Mutant(
+        "gategen/graph/flatten.py", "a logsumexp is not moved back",
+        "return top + self.function(", "return self.function(",
+    ),
+    Mutant(
+        ADJOINT_PY, "a gradient is shifted as far as the value, and not back",
+        "self.shifted(operand, gradient, -by, axis)", "self.shifted(operand, gradient, by, axis)",
+    ),
+    Mutant(
+        "gategen/spec/convolutions.py", "a kernel is turned round, as mathematics has it",
+        "((part, width // 2 - k) for", "((part, k - width // 2) for",
+    ),
+    Mutant(
+        "gategen/graph/flatten.py", "of what is shifted alike the first counts",
+        "lang.shifted(sp.Add(*values), *how)", "lang.shifted(sp.Add(*values[:1]), *how)",
+    ),
+    Mutant(
+        NUMPY_PY, "what was there stays where nothing is shifted to",
+        'f"{target}[..., {empty}{behind}] = 0"', 'f"{target}[..., {empty}{behind}] *= 1"',
+    ),
+    Mutant(
+        CUPY_KERNELS, "there is 1 where nothing is shifted to",
+        "? real(0) : real({read})", "? real(1) : real({read})",
+    ),
+    Mutant(
+        "gategen/spec/delays.py", "every earlier value is one step ago",
+        "held = state\n", "_ = state\n",
+    ),
+    Mutant(
+        "gategen/spec/heads.py", "what goes along the axis of heads looks for its name",
+        ", Str(HEADS): Str(str(count))}", "}",
+    ),
+    Mutant(
+        "gategen/spec/heads.py", "weights of every shape are cut into blocks",
+        "cell.shapes[p.name] == WIDE", "cell.shapes[p.name][0] == WIDE[0]",
+    ),
+    Mutant(
+        "gategen/spec/heads.py", "a product of matrices has heads",
+        "if mine and node.has(*WHOLE)", "if mine and node.has(*WHOLE[2:])",
+    ),
+    Mutant(
+        "gategen/spec/functions.py", "a surrogate has the derivative of what it shows",
+        "lambda s, f, psi: 0,\n            lambda s, f, psi: 1,", "lambda s, f, psi: 1,\n            lambda s, f, psi: 0,",
+    ),
+)  # fmt: skip
+
+MUTANTS = (*DERIVATIONS, *PLANNING, *LOWERING, *SECONDS, *COMPILED, *VECTORS)
 
 
 # ---------------------------------------------------------------------------------------------- the table

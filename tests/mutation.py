@@ -58,7 +58,7 @@ PACKAGE = (
     "gategen/plan",
     "gategen/backends/instructions.py",
     "gategen/backends/numpy.py",
-    "gategen/backends/cupy.py",
+    "gategen/backends/cupy",
     "gategen/backends/module.py",
 )
 CELLS = ("gru", "gru_after", "lstm", "caru", "ligru", "sligru", "mgu", "libru", "rnn", "gru_concat")
@@ -230,7 +230,7 @@ QUICK: dict[str, tuple[tuple[str, ...], ...]] = {
     "gategen/graph/": ((GRAPH,), DERIVATION, ON_NUMPY),
     "gategen/plan/text.py": ((PLAN,),),
     "gategen/plan/": (PLANS, ON_NUMPY),
-    "gategen/backends/cupy.py": (ON_CUDA,),
+    "gategen/backends/cupy/": (ON_CUDA,),
     "gategen/backends/module.py": (ON_NUMPY, ON_CUDA),
     "gategen/backends/instructions.py": ((INSTRUCTIONS,), ON_NUMPY),
     "gategen/backends/": (ON_NUMPY,),

@@ -5,6 +5,7 @@ every one of `tests/specs`. Built-in cells are judged by the transcription in `r
 `graph.evaluate`; all gradients by the complex step of the module itself.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,9 +19,9 @@ from reference import REFERENCES, numpy_functions, outputs_of
 from reference import run as run_reference
 
 from gategen import Cell
-from gategen.graph import Graph, evaluate, flatten, start
+from gategen.graph import Graph, evaluate, flatten, start, with_computed
 from gategen.spec.cell import Size
-from gategen.spec.language import Next, batch_norm
+from gategen.spec.language import Next, batch_norm, extent_of, factors
 from gategen.spec.load import builtins, load
 
 SPECS = Path(__file__).parent / "specs"
@@ -142,7 +143,7 @@ def point_of(
     sizes = fitting_sizes(cell, sizes)
 
     def shape(*axes: Any) -> tuple[int, ...]:
-        return tuple(sum(sizes.get(size, size) for size in parts(axis)) for axis in axes)
+        return tuple(sum(extent_of(size, sizes) for size in parts(axis)) for axis in axes)
 
     values = {}
     for a in cell.arrays:
@@ -150,12 +151,13 @@ def point_of(
         values[a.name] = drawn if a.trainable or not a.contents else a.entries(sizes)
     for k, s in enumerate(cell.inputs):
         values[s.name] = rng.standard_normal(
-            (*((steps,) if k == 0 or not constant else ()), batch, *shape(s.size))
+            (*((steps,) if k == 0 or not constant else ()), batch, *shape(*parts(s.size)))
         )
     for s in cell.states:
-        values[f"initial.{s.name}"] = rng.uniform(0.2, 0.8, (batch, *shape(s.size)))
-    d_y = tuple(rng.standard_normal((steps, batch, *shape(output_size(cell, s)))) for s in cell.outputs)
-    d_final = tuple(rng.standard_normal((batch, *shape(s.size))) for s in cell.states)
+        values[f"initial.{s.name}"] = rng.uniform(0.2, 0.8, (batch, *shape(*parts(s.size))))
+    outputs = (shape(*parts(output_size(cell, symbol))) for symbol in cell.outputs)
+    d_y = tuple(rng.standard_normal((steps, batch, *size)) for size in outputs)
+    d_final = tuple(rng.standard_normal((batch, *shape(*parts(s.size)))) for s in cell.states)
     lengths = None if lengths is None else np.array(lengths)
     if is_normed(cell) and "buffers" not in options:
         start = module.init_buffers(sizes["hidden"], dtype="float64", **buffer_sizes(module, sizes))
@@ -166,7 +168,8 @@ def point_of(
 def fitting_sizes(cell: Cell, sizes: Mapping[str, int] = SIZES) -> dict[str, int]:
     """All sizes of the cell, such that its parameters can hold what they do."""
     further = [size for size in cell.sizes if size not in SIZES]
-    return cell.fitting(dict(zip(further, FURTHER, strict=False)) | sizes)
+    heads = {"hidden": 6, "heads": 2} if cell.shares and sizes == SIZES else {}  # of more than one unit each
+    return cell.fitting(dict(zip(further, FURTHER, strict=False)) | sizes | heads)
 
 
 def init_keywords(cell: Cell, module: ModuleType, further: Mapping[str, int]) -> dict[str, int]:
@@ -192,6 +195,7 @@ def buffer_sizes(module: ModuleType, sizes: Mapping[str, int]) -> dict[str, int]
 
 
 def parts(axis: Any) -> tuple[Size, ...]:
+    """Sizes that are added up, or those of the axes of a matrix."""
     return axis if isinstance(axis, tuple) else (axis,)
 
 
@@ -300,7 +304,9 @@ def by_graph(point: Point) -> tuple[list[Array], list[Array]]:
     cell, values = point.cell, dict(point.values)
     steps, batch = point.x.shape[:2]
     for s in cell.inputs:
-        values[s.name] = np.broadcast_to(values[s.name], (steps, batch, values[s.name].shape[-1]))
+        values[s.name] = np.broadcast_to(
+            values[s.name], (steps, batch, *values[s.name].shape[-len(parts(s.size)) :])
+        )
     lengths = np.full(batch, steps) if point.lengths is None else point.lengths
     states = {s.name: values[f"initial.{s.name}"] for s in cell.states} if point.initial else started(point)
     head: list[Array] = []
@@ -325,7 +331,7 @@ def started(point: Point) -> dict[str, Array]:
     given |= {v.name: np.zeros((1, batch, 1)) for v in graph.inputs}
     done = evaluate(graph, given, {}, sizes=sizes_of(point), steps=1)
     return {
-        s.name: np.broadcast_to(out[0], (batch, out.shape[-1]))
+        s.name: np.broadcast_to(out[0], (batch, *out.shape[2:]))
         for s, out in zip(point.cell.states, done.outputs.values(), strict=True)
     }
 
@@ -335,10 +341,10 @@ def evaluated(
 ) -> tuple[dict[str, Array], list[Array]]:
     steps = len(point.x[time])
     left = np.clip(lengths - (time.start or 0), 0, steps)
-    values = values | rows_of(point)
+    values = with_computed(point.cell, values | rows_of(point), sizes_of(point))
     given = {v.name: values[v.name] for v in graph.parameters if v.name in values}
     for name, blocks in graph.blocks:
-        ends = np.cumsum([sizes_of(point).get(v.shape[1], v.shape[1]) for v in blocks])[:-1]
+        ends = np.cumsum([extent_of(v.shape[1], sizes_of(point)) for v in blocks])[:-1]
         given |= {v.name: part for v, part in zip(blocks, np.split(values[name], ends, axis=1), strict=True)}
     given |= {v.name: values[v.name][time] for v in graph.inputs if v.name in values}
     if (mask := graph.mask) is not None:
@@ -360,7 +366,7 @@ def rows_of(point: Point) -> dict[str, Array]:
     for a in point.cell.arrays:
         if a.stacked:
             sizes = sizes_of(point)
-            ends = np.cumsum([sizes.get(rows, rows) for rows in a.shape[0]])[:-1]
+            ends = np.cumsum([extent_of(rows, sizes) for rows in a.shape[0]])[:-1]
             found |= dict(zip((p.name for p in a.members), np.split(point.values[a.name], ends), strict=True))
     return found
 
@@ -369,13 +375,23 @@ def sizes_of(point: Point) -> dict[str, int]:
     """As the arrays of the point say."""
     found: dict[str, int] = {}
     for s in point.cell.inputs:
-        found[s.size] = point.values[s.name].shape[-1]
+        axes = parts(s.size)
+        found |= zip(axes, point.values[s.name].shape[-len(axes) :], strict=True)
     for s in point.cell.states:
-        found[s.size] = point.values[f"initial.{s.name}"].shape[-1]
+        found |= zip(parts(s.size), point.values[f"initial.{s.name}"].shape[1:], strict=True)
     for a in point.cell.arrays:
         for axis, length in zip(a.shape, point.values[a.name].shape, strict=True):
             if isinstance(axis, str):
                 found[axis] = length
+            elif isinstance(axis, tuple) and len({*axis}) == 1:
+                found.setdefault(axis[0], length // len(axis))
+    for whole, count in point.cell.shares:
+        found[count] = found[whole] // found[f"{whole}/{count}"]
+    products = {size: length for size, length in found.items() if len(factors(size)) > 1}
+    for size, length in products.items():
+        unknown = [factor for factor in factors(size) if factor not in found]
+        if len(unknown) == 1:
+            found[unknown[0]] = length // math.prod(found[f] for f in factors(size) if f in found)
     return {size: length for size, length in found.items() if isinstance(size, str)}
 
 

@@ -18,7 +18,7 @@ import sympy as sp
 from hypothesis import strategies as st
 
 import gategen as gg
-from gategen.backends.cupy import CUDA_WORDS
+from gategen.backends.cupy.text import CUDA_WORDS
 from gategen.backends.names import SIZE_WORDS, WORDS
 from gategen.errors import SpecError
 from gategen.spec import language as lang
@@ -114,6 +114,7 @@ TWO: tuple[Callable[[Expr, Expr], Expr], ...] = (
     lambda a, b: gg.where(a >= 0, a, gg.where(b > 0, b, 0)),
     lambda a, b: gg.where(gg.equal(gg.sign(a), gg.sign(b)), a, -b),
     lambda a, b: gg.clip(a, gg.minimum(b, -0.1), gg.abs(b)),
+    lambda a, b: gg.surrogate(gg.step(a), gg.sigmoid(a * b)),
 )  # fmt: skip
 
 NUMBERS: tuple[Any, ...] = (
@@ -169,8 +170,15 @@ class _Maker:
         self.sizes: list[Size] = ["hidden", "hidden", "hidden", "input"]
         for _ in range(self.upto(2)):
             self.sizes.append(self.pick(FURTHER if self.oddity else FURTHER[: -len(ODD_SIZES)]))
-        self.table: dict[Any, Size] = {}  # of every vector symbol
+        named = [size for size in dict.fromkeys(self.sizes) if isinstance(size, str)]
+        self.wide: tuple[Size, ...] = (
+            (named[0], named[1 + self.upto(len(named) - 2)]) if len(named) > 1 else ()
+        )
+        self.wide = self.wide if self.chance(35) else ()  # of matrices of every row, where there are any
+        self.beside: Any = None  # a parameter that stands beside them
+        self.table: dict[Any, Any] = {}  # of every symbol that is no weight
         self.shapes: dict[Any, Shape] = {}  # of every matrix
+        self.computed: dict[Any, Shape] = {}  # of those that are computed
         self.pool: list[Any] = []  # what an equation can read
         self.spare: list[Any] = []  # expressions that wait for a use: the other part of a joint norm
         self.clean: set[Any] = set()  # what depends on no state
@@ -208,18 +216,35 @@ class _Maker:
 
     def size(self, expr: Any) -> Size:
         """Of an expression; an assertion where it mixes sizes."""
-        if isinstance(expr, (lang.sum_, lang.mean, lang.var)):
+        if isinstance(expr, (*lang.REDUCTIONS, lang.logsumexp)):
             return 1
-        if isinstance(expr, lang.matvec):
-            rows, columns = self.shapes[expr.args[0]]
-            return columns if expr.args[2] else rows
+        if isinstance(expr, (lang.matvec, lang.matmat)):
+            left = isinstance(expr, lang.matvec)
+            matrix, operand = expr.args[:2] if left else expr.args[1::-1]
+            rows, columns = self.shapes.get(matrix) or self.computed.get(matrix) or self.wide
+            made = columns if expr.args[2] == left else rows
+            own = 1 if isinstance(operand, lang.concat) else self.size(operand)
+            if isinstance(own, tuple):
+                return (made, own[1]) if left else (own[0], made)
+            return made
+        if isinstance(expr, lang.outer):
+            return self.wide
+        if isinstance(expr, lang.convolved):
+            return self.size(expr.value)
+        if isinstance(expr, (lang.cumsum_over, lang.softmax_over, lang.normed_over, lang.shifted)):
+            return self.size(expr.args[0])
+        if isinstance(expr, (lang.Over, lang.logsumexp_over)):
+            return next(size for size in self.wide if size != expr.axis)
         if isinstance(expr, sp.Symbol):
             return self.table.get(expr, 1)
         args = expr.args
-        if isinstance(expr, lang.normed):  # jointly with values of other sizes
+        if isinstance(expr, lang.Joint):  # with values of other sizes
             args = expr.part
             assert all(self.size(value) for value in expr.values)
         found = {self.size(arg) for arg in args} - {1}
+        if self.wide in found:
+            assert found <= {self.wide, *self.wide}, f"{expr} mixes {found}"
+            return self.wide
         assert len(found) < 2, f"{expr} mixes {found}"
         return found.pop() if found else 1
 
@@ -240,7 +265,7 @@ class _Maker:
             return {"trainable": trainable}
         kinds: list[Any] = [0.75, -1]
         if len(shape) == 2 and shape[0] == shape[1]:
-            kinds += [gg.identity, gg.lower, gg.strict_lower, gg.shift(1)]
+            kinds += [gg.identity, gg.lower, gg.strict_lower, gg.shift(1), gg.rotation(-1)]
         if shape and all(isinstance(size, str) for size in shape):
             kinds.append(gg.blocks(1, -0.5))
         return {"trainable": trainable, "initial": self.pick(kinds)}
@@ -254,7 +279,52 @@ class _Maker:
         return made
 
     def matrix(self, rows: Size, columns: Any) -> Any:
-        """One of that shape, or the transpose of one; often one that is used already."""
+        """One of that shape, at times one that is computed of others."""
+        if isinstance(columns, tuple) or not self.chance(15):
+            return self.plain(rows, columns)
+        try:
+            made = self.of_matrices(rows, columns)
+        except SpecError:  # nothing is left: A - A
+            return self.plain(rows, columns)
+        made = made.T if self.chance(15) and rows == columns else made
+        if isinstance(made, lang.computed):
+            self.computed[made] = (rows, columns)
+        return made
+
+    def of_matrices(self, rows: Size, columns: Size) -> Any:
+        """An expression of matrices, finite and with finite gradients whatever is in them."""
+        kinds = "mask mask sum scaled product norm rows power"
+        kind = self.pick((kinds + " anti inverse exponential Cayley" * (rows == columns)).split())
+        made = self.plain(rows, columns)
+        match kind:
+            case "mask":
+                return made * self.plain(rows, columns)
+            case "sum":
+                factor = sp.sympify(self.pick(NUMBERS))
+                return made + factor * self.plain(rows, columns) - self.plain(rows, columns)
+            case "scaled":
+                return self.scalar() * made
+            case "product":
+                size = self.pick(self.sizes)
+                return self.plain(rows, size) @ self.plain(size, columns)
+            case "power":
+                return made**2 - made
+            case "norm" | "rows":
+                own = gg.matrices(self.name("matrices"), shape=(rows, columns))
+                self.shapes[own] = rows, columns
+                return made / (gg.norm(own) if kind == "norm" else gg.row_norms(own))
+        skew = made - made.T
+        match kind:
+            case "inverse":
+                return gg.inv(3 * gg.identity + skew)
+            case "exponential":
+                return gg.expm(skew)
+            case "Cayley":
+                return gg.inv(gg.identity + skew) @ (gg.identity - skew)
+        return skew
+
+    def plain(self, rows: Size, columns: Any) -> Any:
+        """A matrix, or the transpose of one; often one that is used already."""
         there = [m for m, shape in self.shapes.items() if shape == (rows, columns)]
         there += [m.T for m, shape in self.shapes.items() if shape == (columns, rows)]
         if there and self.chance(45):
@@ -269,7 +339,17 @@ class _Maker:
     def number(self) -> Any:
         if self.chance(20):
             return self.constant()
+        if self.chance(12) and (sizes := self.counted()):
+            count = gg.size(self.pick(sizes))
+            self.names.add(count.name)
+            return self.pick((1 / count, count / 7, 1 / gg.sqrt(count), gg.log(1 + count)))
         return sp.sympify(self.pick(NUMBERS))
+
+    def counted(self) -> list[str]:
+        """The sizes of states that nothing else is called."""
+        used = {s.name for s in self.table} | {m.name for m in self.shapes}
+        sizes = {size for s, size in self.table.items() if isinstance(s, lang.State)}
+        return sorted(size for size in sizes if isinstance(size, str) and size not in used)
 
     def constant(self) -> Any:
         there = [s for s in self.table if isinstance(s, lang.Constant)]
@@ -283,20 +363,107 @@ class _Maker:
 
     def expr(self, size: Size, depth: int) -> Any:
         """An expression of that size; a leaf where SymPy has cancelled what was drawn."""
-        made = self.inner(size, depth) if depth > 0 else self.leaf(size)
+        if isinstance(size, tuple):
+            made = self.matrix_of_rows(depth)
+        else:
+            made = self.inner(size, depth) if depth > 0 else self.leaf(size)
         return made if self.size(made) == size and not made.is_number else self.leaf(size)
 
-    def leaf(self, size: Size) -> Any:
+    def matrix_of_rows(self, depth: int) -> Any:
+        """A matrix of every row."""
+        if depth < 1:
+            return self.leaf(self.wide)
+        value = self.expr(self.wide, depth - 1)
+        kind = self.upto(6)
+        if kind == 0 and not isinstance(value, (lang.Matrix, lang.computed)):
+            return self.pick(SMOOTH)(value)
+        if kind == 5:
+            return self.along(value, depth)
+        if kind == 6:
+            return self.weighted(value)
+        sizes = (1, *self.wide, self.wide)
+        other = self.number() if self.chance(10) else self.expr(self.pick(sizes), depth - 1)
+        if kind == 1:
+            share = gg.sigmoid(self.expr(self.pick(sizes), depth - 2))
+            mixed = ((1 - share) * value, share * self.expr(self.wide, depth - 1))
+            return (
+                mixed[0] + mixed[1] if 0 not in mixed else self.leaf(self.wide)
+            )  # SymPy may have cancelled one
+        if kind == 2 and not (other.is_number and isinstance(value, (lang.Matrix, lang.computed))):
+            return value + other if other != 0 else value
+        return value * other
+
+    def weighted(self, value: Any) -> Any:
+        """A matrix of every row times one or two weights, on one side."""
+        between = [s for s in self.sizes if s not in (1, *self.wide)]
+        side = self.upto(1)
+        axis = self.wide[side]
+        through = self.pick(between) if between and self.chance(40) else axis
+        if value.is_number or not lang.may_be_matrix(value):
+            return value
+        if self.chance(30):
+            places = self.pick((1, 3, 3, 5))
+            kernel = gg.matrices(self.name("matrices"), shape=((axis,) * places, axis))
+            return gg.conv(*((value, kernel) if side else (kernel, value)), over=self.wide[not side]) / 3
+        weights = [self.matrix(axis, through), self.matrix(through, axis)][: 1 if through == axis else 2]
+        if side == 0:
+            for weight in reversed(weights):
+                value = weight @ value
+        else:
+            for weight in weights:
+                value = value @ weight
+        return value / 3
+
+    def along(self, value: Any, depth: int) -> Any:
+        """What goes along one axis of a matrix of every row and is as large."""
+        over = self.pick(self.wide)
+        kind = self.upto(3)
+        if kind == 0:
+            return gg.softmax(value, over=over)
+        if kind == 3:
+            return gg.shifted(value, self.pick((-5, -1, 1, 2)), over=over)
+        if kind == 1:
+            return gg.cumsum(value, over=over) / 3
+        gain, bias = (self.expr(self.pick((1, *self.wide)), depth - 2) for _ in range(2))
+        eps = self.pick((1e-3, 0.1))
+        return gg.layer_norm(value, gain if self.chance(50) else None, bias, eps=eps, over=over)
+
+    def applied(self, size: Size, depth: int) -> Any:
+        """What a matrix of every row makes of a vector, or a sum along one of its axes."""
+        first = size == self.wide[0]
+        over = self.wide[int(first)]
+        if self.chance(25):
+            total = self.pick((gg.sum_, gg.mean, gg.max_, gg.logsumexp, gg.var))
+            return total(self.expr(self.wide, depth - 1), over=over) / 3
+        read = self.known(self.wide, states=self.by_state)
+        if not read:
+            return self.leaf(size)
+        chosen, operand = self.pick(read), self.expr(over, depth - 1)
+        return (chosen if first else chosen.T) @ operand / 3
+
+    def leaf(self, size: Any) -> Any:
         read = self.known(size, states=self.by_state)
         if self.spare and self.by_state and self.chance(10):
             k = next((k for k, e in enumerate(self.spare) if self.size(e) == size), None)
             if k is not None:
                 return self.spare.pop(k)
+        stepped = [s for s in read if isinstance(s, (lang.Input, lang.State))]
+        if stepped and self.by_state and self.chance(7):
+            past = self.pick(stepped)[gg.t - 1 - self.upto(2)]
+            self.table[past] = size
+            return past
         if read and self.chance(75):
             return self.pick(read)
+        if isinstance(size, tuple):
+            if self.chance(25):
+                self.beside = self.beside or gg.matrices(self.name("matrices"), shape=self.wide)
+                self.table[self.beside] = self.wide
+                return self.beside
+            return gg.outer(*(self.expr(part, 1) for part in size))
         if self.chance(30) or not self.pool:
             return self.scalar() if size == 1 and self.chance(60) else self.vector(size)
         others = [s for s in self.pool if self.by_state or s in self.clean]
+        others = [s for s in others if not isinstance(self.table[s], tuple)]
         operand = self.pick(others or [self.vector(size)])
         return self.matrix(size, self.table[operand]) @ operand
 
@@ -310,21 +477,29 @@ class _Maker:
 
     KINDS: ClassVar[tuple[str, ...]] = tuple(
         "sum sum sum difference product product function function function function two matrix matrix matrix "
-        "blend concat norm reduction scaled power".split()
+        "blend concat norm reduction softmax cumsum scaled power".split()
     )
 
     def inner(self, size: Size, depth: int) -> Any:
+        if self.wide and size in self.wide and self.chance(20):
+            return self.applied(size, depth)
         kind = self.pick(self.KINDS)
         if kind in ("matrix", "concat") or (kind == "norm" and size == 1):
             return self.product(size, depth, kind == "concat")
         if kind == "norm":
             return self.norm(size, depth)
+        if kind == "softmax":
+            return self.softmax(size, depth)
         if kind == "reduction":
             reduced = self.reduction(depth)
             return reduced if size == 1 else reduced * self.expr(size, depth - 1)
         value = self.expr(size, depth - 1)
         if kind == "function":
             return self.pick(SMOOTH)(value)
+        if kind == "cumsum" and isinstance(size, str) and self.chance(40):
+            return gg.shifted(value, self.pick((-3, -1, 1, 2)), over=size)
+        if kind == "cumsum":
+            return gg.cumsum(value) / 2
         if kind == "scaled":
             return self.number() * value
         if kind == "power" and self.chance(40):
@@ -348,8 +523,13 @@ class _Maker:
 
     def reduction(self, depth: int) -> Any:
         parts = [self.expr(self.pick(self.sizes), depth - 2) for _ in range(1 + self.chance(25))]
+        if self.wide and self.chance(25):
+            whole = self.expr(self.wide, depth - 2)
+            return gg.mean(whole) if self.chance(60) else gg.tanh(gg.sum_(whole) / 5)
         if self.chance(20):
             return gg.sqrt(gg.var(*parts) + 0.5)
+        if self.chance(30):
+            return self.pick((gg.max_, gg.logsumexp))(*parts)
         return gg.mean(*parts) if self.chance(60) else gg.sum_(*parts) / self.pick((2, 5))
 
     def norm(self, size: Size, depth: int) -> Any:
@@ -365,13 +545,22 @@ class _Maker:
         self.spare.append(two)
         return one
 
+    def softmax(self, size: Size, depth: int) -> Any:
+        value = self.expr(size, depth - 1)
+        if not self.chance(30):
+            return gg.softmax(value)
+        one, two = gg.softmax(value, self.expr(self.pick(self.sizes), depth - 2))
+        self.spare.append(two)
+        return one
+
     def batch_norm(self, size: Size, depth: int) -> Any:
         self.norms += 1
         self.by_state = False
         value = self.expr(size, depth - 1)
         if not value.atoms(lang.Input):
             x = self.pick([s for s in self.pool if isinstance(s, lang.Input)])
-            value = value + self.matrix(size, self.table[x]) @ x
+            matrix = isinstance(self.table[x], tuple)
+            value = value + (gg.mean(x) if matrix else self.matrix(size, self.table[x]) @ x)
         self.by_state = True
         options: dict[str, Any] = {"gain": self.vector(size)} if self.chance(60) else {}
         options |= {"bias": self.vector(size)} if self.chance(60) else {}
@@ -393,9 +582,11 @@ class _Maker:
             return (1 - share) * self.leaf(size) + share * gg.tanh(made)
         return gg.sigmoid(made) * self.leaf(size) / 2 if bound == 2 else made / 3
 
-    def start(self, size: Size) -> Any:
+    def start(self, size: Any) -> Any:
         """What a state begins with."""
         kind = self.upto(9)
+        if isinstance(size, tuple) and kind > 5:
+            return self.scalar() / 2 if kind < 8 else gg.tanh(self.vector(self.pick(size)))
         if kind < 6:
             return (0, 0, 0, 0.5, -0.25, sp.Rational(1, 3))[kind]
         v = self.vector(size)
@@ -410,6 +601,7 @@ class _Maker:
         inputs = []
         for k in range(self.pick((1, 1, 2, 3))):
             wide = "input" if k == 0 and self.chance(85) else self.pick([*self.sizes, 1])
+            wide = self.wide if self.wide and self.chance(20) else wide
             inputs.append(gg.inputs(self.name("inputs"), size=wide))
             self.table[inputs[-1]] = wide
         self.clean.update(inputs)
@@ -418,6 +610,9 @@ class _Maker:
             size = "hidden" if k == 0 and self.chance(80) else self.pick([*self.sizes, 1])
             made.append(gg.states(self.name("states"), size=size, initial=self.start(size)))
             self.table[made[-1]] = size
+        for _ in range(1 + self.chance(30) if self.wide else 0):
+            made.append(gg.states(self.name("states"), size=self.wide, initial=self.start(self.wide)))
+            self.table[made[-1]] = self.wide
         return inputs, made
 
     def define(self, symbol: Any, size: Size, bounded: bool) -> Eq:
@@ -439,7 +634,8 @@ class _Maker:
             left.insert(self.upto(len(left)), gg.gates(self.name("gates")))
         for symbol in left:
             gate = isinstance(symbol, lang.Gate)
-            size = self.pick(self.sizes) if gate else self.table[symbol.state]
+            sizes = [*self.sizes, *([self.wide] if self.wide else [])]
+            size = self.pick(sizes) if gate else self.table[symbol.state]
             equations.append(self.define(symbol, size, not gate and self.chance(70)))
         output = None
         if self.chance(50):
@@ -472,19 +668,27 @@ class _Maker:
         read = {s for eq in equations for s in eq.rhs.atoms(lang.Name)}
         if read.isdisjoint(inputs):
             eq, x = equations[-1], inputs[0]
-            size = self.table[eq.lhs.state if isinstance(eq.lhs, lang.Next) else eq.lhs]
-            equations[-1] = Eq(eq.lhs, eq.rhs + self.matrix(size, self.table[x]) @ x)
+            size, *_ = parts(self.table[eq.lhs.state if isinstance(eq.lhs, lang.Next) else eq.lhs])
+            matrix = isinstance(self.table[x], tuple)
+            more = gg.mean(x) if matrix else self.matrix(size, self.table[x]) @ x
+            equations[-1] = Eq(eq.lhs, eq.rhs + more)
         read = {s for eq in equations for s in eq.rhs.atoms(lang.Name)}
         told = {self.table[s] for s in read if isinstance(s, lang.Vector)}
         told.update(*(shape for m, shape in self.shapes.items() if m in read))
+        told.update(self.wide if self.beside in read else ())
         columns = {size for m in read & {*self.shapes} for size in parts(self.shapes[m][1])}
         for size in sorted(columns - told, key=str):
             equations[-1] = Eq(equations[-1].lhs, equations[-1].rhs + gg.mean(self.vector(size)))
             told.add(size)
-        told |= {1} | {self.table[s] for s in read & {*inputs}}
+        told |= {1} | {part for s in read & {*inputs} for part in parts(self.table[s])}
         for k, eq in enumerate(equations):
-            if isinstance(eq.lhs, lang.Next) and self.table[eq.lhs.state] not in told:
-                equations[k] = Eq(eq.lhs, eq.rhs + self.vector(self.table[eq.lhs.state]))
+            missing = [
+                size
+                for size in (parts(self.table[eq.lhs.state]) if isinstance(eq.lhs, lang.Next) else ())
+                if size not in told
+            ]
+            if missing:
+                equations[k] = Eq(eq.lhs, sp.Add(eq.rhs, *map(self.vector, missing)))
         return equations
 
     def inferred(self, made: Drawn) -> Drawn:
@@ -518,8 +722,14 @@ class _SpecPrinter(Printer):
     def spell(self, expr: sp.Basic) -> tuple[str, int]:
         if isinstance(expr, lang.Parameter) and expr.name in self.rename:
             return self.rename[expr.name], ATOM
+        if isinstance(expr, lang.Count):
+            return f'size("{expr}")', ATOM
+        if isinstance(expr, lang.Past):
+            return f"{self.rename[expr.of.name]}[t - {expr.steps}]", ATOM
         if isinstance(expr, lang.matvec):
             matrix, operand, transposed = expr.args
+            if isinstance(matrix, lang.computed):
+                return super().spell(expr)
             name = self.rename.get(matrix.name, matrix.name)
             return f"{name}{'.T' if transposed else ''} @ {self.at(operand, POWER)}", MATVEC
         if isinstance(expr, sp.Equality):
@@ -534,6 +744,9 @@ class _SpecPrinter(Printer):
     def key_text(self, expr: sp.Basic) -> str:
         return self(expr)
 
+    def array(self, name: str) -> str:
+        return self.rename.get(name, name)
+
 
 SYMPY_WORDS = {"erf", "Heaviside", "Piecewise", "Max", "Min"}
 MAKERS = {
@@ -547,14 +760,17 @@ def spec(made: Drawn) -> str:
     equations = (*made.equations, *made.first)
     symbols = {s for eq in equations for s in (eq.lhs, *eq.rhs.atoms(lang.Name))}
     symbols |= {s.state for s in symbols if isinstance(s, lang.Next)}
+    symbols |= {s.of for s in symbols if isinstance(s, lang.Past)}
     symbols |= {p for s in symbols if isinstance(s, lang.State) for p in s.initial.atoms(lang.Name)}
+    blocks = {s.block.owner: s for s in symbols if isinstance(s, lang.Matrix) and s.block}  # of kernels
+    symbols = {
+        s for s in symbols if not isinstance(s, (lang.Count, lang.Past)) and not getattr(s, "block", None)
+    }
     gates_made = {s for s in symbols if isinstance(s, lang.Gate)}
     words = {"Cell", "Eq", "True", *lang.RESERVED, *SYMPY_WORDS, *gg.__all__}
     rename: dict[str, str] = {}
-    for s in sorted((s for s in symbols if not isinstance(s, lang.Next)), key=lambda s: s.name):
-        rename[s.name] = next(
-            n for k in range(99) if (n := s.name + "_" * k) not in {*words, *rename.values()}
-        )
+    for name in sorted([*blocks, *(s.name for s in symbols if not isinstance(s, lang.Next))]):
+        rename[name] = next(n for k in range(99) if (n := name + "_" * k) not in {*words, *rename.values()})
     rename |= {s.name: f"{rename[s.state.name]}.next" for s in symbols if isinstance(s, lang.Next)}
     printer = _SpecPrinter(rename=rename)
     order = list(MAKERS)
@@ -567,6 +783,8 @@ def spec(made: Drawn) -> str:
         return s not in begins, order.index(type(s)), serial, s.name
 
     lines = [f"{rename[s.name]} = {declaration(s, printer)}" for s in sorted(declared, key=rank)]
+    for name, s in sorted(blocks.items()):
+        lines.append(f"{rename[name]} = matrices({name!r}, shape=({s.block.rows!r}, {s.shape[1]!r}))")
     body = [f"    Eq({printer(eq.lhs)}, {printer(eq.rhs)})," for eq in made.equations]
     if made.first:
         body += [
@@ -578,7 +796,11 @@ def spec(made: Drawn) -> str:
         body.append(f"    output=({', '.join(map(printer, made.output))},),")
     lines += ["", f"{made.name} = Cell(", f'    "{made.name}",', *body, ")"]
     text = "\n".join(lines)
-    used = sorted(w for w in gg.__all__ if f"{w}(" in text or f"initial={w}" in text)
+    used = sorted(
+        w
+        for w in gg.__all__
+        if f"{w}(" in text or f"initial={w}" in text or f"[{w} - " in text or (w == "identity" and w in text)
+    )
     more = sorted(w for w in SYMPY_WORDS if f"{w}(" in text)
     head = [f"from gategen import {', '.join(used)}"]
     head += [f"from sympy import {', '.join(more)}"] if more else []

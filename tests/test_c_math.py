@@ -22,7 +22,7 @@ PLAIN = ("-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")
 STRICT = ("-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror", "-fsyntax-only")
 CALLS = {**{row.name: row.c for row in TABLE if row.c}, "pow": POWER}
 OWN = ("exp", "expm1", "tanh", "sigmoid", "softplus", "log1p")  # without libm
-TWO = ("mod", "maximum", "minimum", "pow")  # arguments
+TWO = ("mod", "maximum", "minimum", "surrogate", "pow")  # arguments
 COMPILERS = [name for name in ("gcc", "clang") if shutil.which(name)] or ["cc"]
 FUSED = ("-march=native",)  # with products fused into sums, where the machine can
 SEPARATE = ("-march=native", "-ffp-contract=off")
@@ -198,6 +198,7 @@ SPECIAL = {
 SPECIAL_OF_TWO = {
     "maximum": [((1, 2), 2), ((2, 1), 2), ((NAN, 1), NAN), ((1, NAN), NAN)],
     "minimum": [((1, 2), 1), ((2, 1), 1), ((NAN, 1), NAN), ((1, NAN), NAN)],
+    "surrogate": [((1, 2), 1), ((NAN, 1), NAN), ((1, NAN), 1)],
     "mod": [((5.5, 2), 1.5), ((-5.5, 2), 0.5), ((1, 0), NAN), ((NAN, 2), NAN)],
     "pow": [
         ((2, 0.5), math.sqrt(2)),

@@ -531,9 +531,6 @@ def test_new_keeps_everything_that_a_spec_can_say(run, tmp_path):
     )
     assert run("new", "poor", "--from", "rich.py")[0] == 0
     mine, theirs = (json.loads(run("show", cell, "--format", "json")[1]) for cell in ("poor.py", "rich.py"))
-    theirs["equations"][0]["expression"] = theirs["equations"][0]["expression"].replace(
-        "step(h)", "where(h > 0, 1, 0)"
-    )
     for key in set(mine) - {"name", "title", "reference", "parameters", "summary"}:
         assert mine[key] == theirs[key], key
     assert dict(sorted(mine["parameters"].items())) == dict(sorted(theirs["parameters"].items()))
@@ -607,6 +604,48 @@ def test_constants_can_be_set_wherever_a_cell_is_given(run, spec, monkeypatch):
         file.write(one.replace("beta=1", "beta=3"))
     assert run("diff", "one.gate", spec)[0] == 1
     assert run("diff", "one.gate", spec, "--set", "beta=2")[0] == 0
+
+
+def test_heads_can_be_set_wherever_a_cell_is_given(run, spec, tmp_path, monkeypatch):
+    monkeypatch.setattr("gategen.bench.RUNS", 1)
+    given = ("--set", "heads=4")
+    shown = run("show", spec, *given, "--set", "beta=3")[1]
+    assert "matrices: U[hidden, hidden/4], W\n" in shown and "constants: beta = 3\n" in shown
+    (tmp_path / "one.gate").write_text(shown)
+    assert run("show", "one.gate")[1] == shown
+    assert run("diff", "slstm", "slstm_heads", *given)[0] == 0
+    assert run("diff", "slstm", "slstm_heads")[0] == 1
+    assert run("build", "slstm", *given, "--backend", "numpy")[0] == 0
+    assert {path.name for path in (tmp_path / "generated").iterdir()} == {"slstm_numpy.py"}
+    code, out, _ = run("verify", "slstm", *given, "--backend", "numpy")
+    assert code == 0 and "slstm_numpy.py" in out
+    assert run("build", "slstm", *given, "--backend", "numpy", "--check")[0] == 0
+    assert run("build", "slstm", "--backend", "numpy", "--check")[0] == 1
+    assert run("bench", "lstm", *given)[1].splitlines()[1].split("\t")[3] == "-"  # torch has no heads
+    shape = json.loads(run("show", "lstm", *given, "--format", "json")[1])["parameters"]["U_f"]["shape"]
+    assert shape == ["hidden", "hidden/4"]
+
+
+@pytest.mark.parametrize(
+    "command, reason",
+    [
+        (("show", "gru", "--set", "heads=2.5"), "heads is a whole number, not 2.5"),
+        (("show", "gru", "--set", "heads=1"), "heads is a whole number, 2 or more, not 1"),
+        (("show", "gru", "--set", "heads=nan"), "heads must be a finite number"),
+        (("build", "gla", "--set", "heads=4"), "with heads=4: gla has no size heads, and no weight"),
+        (("verify", "cayley_rnn", "--set", "heads=4"), "takes U_h whole, and heads would cut it into blocks"),
+        (("diff", "lstm", "gru_concat", "--set", "heads=4"), "A_r has the columns (hidden, input)"),
+    ],
+)
+def test_heads_that_a_cell_cannot_have_are_refused(run, command, reason):
+    code, _, err = run(*command)
+    assert code == 2 and reason in err
+
+
+def test_a_constant_that_is_called_heads_is_a_constant(run):
+    text = "constants: heads = 2\nh' = tanh(W_h @ x + heads * (U_h @ h))"
+    code, out, _ = run("show", "--equations", text, "--set", "heads=3.5")
+    assert code == 0 and "constants: heads = 3.5\n" in out and "hidden/" not in out
 
 
 def test_a_cell_with_other_constants_can_have_a_name_of_its_own_and_is_verified_under_it(run, tmp_path):

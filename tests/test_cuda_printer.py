@@ -3,7 +3,7 @@
 import pytest
 import sympy as sp
 
-from gategen.backends.cupy import CudaPrinter
+from gategen.backends.cupy.text import CudaPrinter
 from gategen.graph import Value
 from gategen.spec.language import where
 

@@ -70,7 +70,7 @@ def renamed(cell: Cell, seed: int = 0, shuffle: bool = True) -> Cell:
     swap: dict[Any, Any] = {}
     constant = {k: k for k in cell.constants}
     for symbol in sorted(cell.symbols - constant.keys(), key=str):
-        if not isinstance(symbol, (lang.Next, lang.State)):
+        if not isinstance(symbol, (lang.Next, lang.State, lang.Count)):
             swap[symbol] = type(symbol)(f"q{next(letters)}", *symbol.fields)
     for state in cell.states:
         new = lang.State(f"q{next(letters)}", state.size, state.initial.xreplace(swap), state.fields[-1])

@@ -95,7 +95,7 @@ def test_the_classifier_has_the_gradient_of_its_loss(digits):
 
 
 def test_the_papers_say_what_their_fixed_parameters_hold(tmp_path):
-    for name, held in (("on_lstm", {"S": np.tri(8)}), ("clockwork", {"period": [1, 1, 2, 2, 4, 4, 8, 8]})):
+    for name, held in (("clockwork", {"period": [1, 1, 2, 2, 4, 4, 8, 8]}),):
         (cell,) = load(EXAMPLES / "papers" / f"{name}.gate")
         module = imported(written(cell, "numpy", tmp_path))
         assert (*held,) == module.FIXED
@@ -108,9 +108,9 @@ PAPERS = sorted((EXAMPLES / "papers").glob("*.gate"))
 
 
 @pytest.mark.parametrize("path", PAPERS, ids=lambda path: path.stem)
-def test_the_cells_of_ten_papers_are_a_few_lines_and_right(path):
+def test_the_cells_of_other_papers_are_a_few_lines_and_right(path):
     (cell,) = load(path)
-    assert len(PAPERS) == 10 and len(cell.equations) < 10 and cell.reference
+    assert len(PAPERS) == 13 and len(cell.equations) < 10 and cell.reference
     (result,) = verify(cell, ["numpy"])
     assert result.ok, result
 

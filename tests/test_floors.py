@@ -35,18 +35,20 @@ __main__
 # The same within rooms: a module may import what stands before it.
 ORDERS = {
     "spec": """
-        recipes opaque names contents elementwise c_math functions norms declarations equations language
-        printer quoting sizes checks text/lines text/trees text/slips text/outline text/expressions
-        text/reader text/__init__ cell text/writer load __init__""",
-    "graph": "ops builder check flatten levels evaluate text __init__ adjoint tangent",
+        recipes opaque names contents elementwise c_math functions norms convolutions declarations equations
+        language printer quoting delays heads sizes weights checks text/lines text/trees text/slips
+        text/outline text/expressions text/reader text/__init__ cell text/writer load __init__""",
+    "graph": "ops builder check flatten weights levels evaluate text __init__ adjoint tangent",
     "plan": """
-        data groups analysis share stages chains layout place write hoist ends retape compose ahead classify
-        text pipeline second phases __init__""",
+        data groups analysis share stages chains layout place write hoist ends retape compose narrow ahead
+        classify newton text weights pipeline second phases loops __init__""",
     "backends": """
-        comments names module folding contents interface instructions host functions second sigmoids
-        pointwise numpy cupy c/text c/lines c/functions c/module c/__init__ __init__""",
+        comments names module folding contents interface instructions host weights functions newton second
+        sigmoids pointwise numpy cupy/text cupy/sums cupy/module cupy/kernels cupy/loops cupy/persistent
+        cupy/__init__ c/text c/matrices c/lines c/weights c/functions c/module c/__init__
+        __init__""",
     "judge": "found host problem finite runner derivatives second verify __init__",
-    "onnx": "nodes expressions steps scan native model __init__",
+    "onnx": "nodes axes expressions steps scan native model __init__",
     "layers": "arrange files weights foreign rnn __init__",
     "torch": "names binding batches function ops transforms rnn __init__",
 }
@@ -123,7 +125,8 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
 
 @pytest.mark.parametrize("module", [m for m in MODULES if room(m) == "backends"])
 def test_backends_do_not_import_each_other(module: str) -> None:
-    others = {f"backends/{name}" for name in NAMES} - {module}
+    own = "/".join(module.split("/")[:2])  # of a backend that is a package
+    others = {f"backends/{name}" for name in NAMES} - {own}
     for other in imported(module):
         assert not any(other == backend or other.startswith(f"{backend}/") for backend in others)
 

@@ -1,12 +1,14 @@
 """Graphs: what `flatten` names, what `check` refuses, when values are known, and what `evaluate` computes."""
 
 import pickle
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import sympy as sp
-from helpers import BATCH, CELLS, SIZES, STEPS, Case, assert_close, cell_of, random_case, run
+from helpers import BATCH, CELLS, SIZES, STEPS, Case, assert_close, cell_of, random_case, run, with_stated
 from reference import REFERENCES, Reference, numpy_functions, outputs_of
 from reference import run as run_reference
 
@@ -48,10 +50,13 @@ from gategen.graph import (
     levels,
     start,
     text,
+    weights,
+    with_computed,
 )
 from gategen.graph.adjoint import adjoint
 from gategen.graph.tangent import tangent
 from gategen.spec.language import batch_norm
+from gategen.spec.names import extent_of
 
 LENGTHS = (3, 0, 4, 1, 4)
 
@@ -298,7 +303,19 @@ F = numpy_functions()
 
 
 def reference_of(name: str) -> tuple[Reference, Case]:
-    return REFERENCES[name], random_case(flatten(CELLS[name]), lengths=LENGTHS)
+    cell, case = CELLS[name], random_case(flatten(CELLS[name]), lengths=LENGTHS)
+    if computed := weights(cell):
+        own = random_case(computed, seed=1).values
+        values = {**case.values, **own, **with_computed(cell, {**case.values, **own}, case.sizes)}
+        case = replace(case, values=values)
+    reference, values = REFERENCES[name], {**case.values, "x": case.values[cell.inputs[0].name]}
+    told = with_stated(cell, {name: values[name] for name in reference.params if name in values})
+    return reference, replace(case, values={**values, **told})
+
+
+def widths(size: Any, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    """Of a vector, or of a matrix of every row."""
+    return tuple(extent_of(axis, sizes) for axis in (size if isinstance(size, tuple) else (size,)))
 
 
 def named(case: Case) -> dict[str, np.ndarray]:
@@ -306,7 +323,12 @@ def named(case: Case) -> dict[str, np.ndarray]:
     given = {value.name: case.values[value.name] for value in case.graph.parameters}
     for name, blocks in case.graph.blocks:
         given[name] = np.concatenate([given.pop(block.name) for block in blocks], axis=1)
-    for a in CELLS[case.graph.name].arrays:
+    cell = CELLS[case.graph.name]
+    given |= {p.name: case.values[p.name] for p in cell.parameters if p.name in case.values}
+    given = {
+        name: array for name, array in given.items() if name not in {c.symbol.name for c in cell.computed}
+    }
+    for a in cell.arrays:
         if a.stacked:
             given[a.name] = np.concatenate([given.pop(p.name) for p in a.members])
     return given
@@ -335,10 +357,10 @@ def test_a_run_from_no_given_state_takes_the_first_step_by_its_own_rule(name: st
     want_y, want_final = run_reference(
         F, reference, named(case), case.values["x"], None, LENGTHS, inputs=inputs
     )
-    begin = {s.name: np.full((len(LENGTHS), SIZES[s.size]), float(s.initial)) for s in cell.states}
+    begin = reference.starts(F, named(case), len(LENGTHS), case.values["x"])
 
     def part(graph: Graph, steps: slice, values: dict, left: np.ndarray) -> Case:
-        sequences = {key: case.values[key][steps] for key in ("x", *reference.inputs)}
+        sequences = {key: case.values[key][steps] for key in (cell.inputs[0].name, *reference.inputs)}
         return replace(case, graph=graph, values={**case.values, **values, **sequences}, lengths=left)
 
     one = run(part(flatten(cell, first=bool(cell.first)), slice(0, 1), begin, np.minimum(lengths, 1)))
@@ -384,7 +406,7 @@ def test_an_empty_run_keeps_the_states_and_has_arrays_of_the_right_shape(name: s
     case = random_case(flatten(CELLS[name]), steps=0)
     found = run(case)
     for output, value in case.graph.outputs:
-        assert found.outputs[output].shape == (0, BATCH, SIZES[value.size])
+        assert found.outputs[output].shape == (0, BATCH, *widths(value.shape, case.sizes))
     for carry in case.graph.states:
         np.testing.assert_array_equal(found.final[carry.name], case.values[carry.name])
 

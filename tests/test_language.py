@@ -182,6 +182,7 @@ COMPOUND = {
     "log": lang.log(1 + v**2),
     "powers": (1 + v**2) ** 1.3 / (2 + v) ** 2 + v**3,
     "stop_gradient": lang.stop_gradient(v) * v,
+    "surrogate": lang.surrogate(lang.step(v) * w, lang.sin(v)) * v,
 }
 
 

@@ -32,6 +32,14 @@ EXTRA = {
     cell.name: cell for stem in ("inputs", "sizes", "starts", "names") for cell in load(SPECS / f"{stem}.py")
 }
 
+MEMORY_OF_X = """
+inputs: x
+states: h, S[hidden, input]
+matrices: U
+h' = tanh(S @ x + U @ h)
+S' = S + outer(h, x)
+"""
+
 T, I, H = 5, 3, 4  # noqa: E741
 LENGTHS = (3, T, 0, 1)
 B = len(LENGTHS)
@@ -730,6 +738,11 @@ def test_cupy_refuses_arrays_of_the_host():
             ValueError,
             "size of x, which must then be the same in all layers; it is 3 in layer 0 and 4 in layer 1",
         ),
+        (
+            lambda m: RNN(MEMORY_OF_X, 3, 4, 2),
+            ValueError,
+            "size of x, which must then be the same in all layers; it is 3 in layer 0 and 4 in layer 1",
+        ),
     ],
 )
 def test_a_net_that_cannot_be_is_refused_when_it_is_made(module_of, made, error, words):
@@ -948,3 +961,47 @@ def test_the_seed_of_a_net_may_be_a_generator(module_of):
             assert np.array_equal(array, net.parameters()[name])
     runs = [net(x)[0] for net in nets]
     assert np.array_equal(runs[0], runs[1]) and np.array_equal(runs[0], runs[2])
+
+
+# -------------------------------------------------------------------------------- matrices as inputs
+
+NODES = """
+inputs: X[nodes, input], E[nodes, 2]
+states: H[nodes, hidden]
+fixed matrices: P[nodes, nodes]
+matrices: W[input, hidden], U[hidden, hidden], V[2, hidden]
+H' = tanh(P @ (X @ W) + H @ U + E @ V)
+"""
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("constant", [False, True], ids=["in_time", "constant"])
+def test_layers_read_matrices(batch_first, constant):
+    rng = np.random.default_rng(0)
+    options = {"nodes": 5, "P": rng.random((5, 5)), "dtype": "float64", "seed": 0}
+    net = RNN(NODES, 3, 4, num_layers=2, bidirectional=True, batch_first=batch_first, **options)
+    lead = (2, 6) if batch_first else (6, 2)
+    x = rng.standard_normal((*lead, 5, 3))
+    E = rng.standard_normal((2, 5, 2) if constant else (*lead, 5, 2))
+    y, final = net(x, lengths=[6, 4], E=E)
+    assert (y.shape, final.H.shape) == ((*lead, 5, 8), (4, 2, 5, 4))
+    d_y, moves = rng.standard_normal(y.shape), (rng.standard_normal(x.shape), rng.standard_normal(E.shape))
+    grads = net.backward(d_y)
+    ends = [
+        (net(x + e * moves[0], lengths=[6, 4], E=E + e * moves[1], tape=False)[0] * d_y).sum()
+        for e in (1e-6, -1e-6)
+    ]
+    wanted = (ends[0] - ends[1]) / 2e-6
+    assert abs((grads.x * moves[0]).sum() + (grads.inputs["E"] * moves[1]).sum() - wanted) < 1e-6
+    first = x[0] if batch_first else x[:, 0]
+    alone, _ = net(first, E=E[0] if constant or batch_first else E[:, 0])
+    assert_close(alone, y[0] if batch_first else y[:, 0], 1e-13)
+
+
+def test_layers_that_read_matrices_say_what_does_not_fit():
+    net = RNN(NODES, 3, 4, nodes=5, P=np.eye(5))
+    with pytest.raises(ValueError, match=r"x has shape \(6, 2, 3\), expected \(T, B, 5, 3\) or \(T, 5, 3\)"):
+        net(np.zeros((6, 2, 3), np.float32), E=np.zeros((2, 5, 2), np.float32))
+    text = NODES.replace("tanh(", "tanh(1 + ") + "y = sum_(H', over=nodes)\noutput: y\n"
+    with pytest.raises(ValueError, match="the first output of cell is a vector, but a layer reads a matrix"):
+        RNN(text, 3, 4, num_layers=2, nodes=5, P=np.eye(5))

@@ -31,7 +31,7 @@ def test_what_lies_behind_a_length_is_never_read_and_zero(module_of, name, initi
     dirty = {s.name: clean.values[s.name].copy() for s in clean.cell.inputs}
     for array in dirty.values():
         array[over] = np.nan
-    garbage = tuple(np.where(over[..., None], np.nan, d) for d in clean.d_y)
+    garbage = tuple(np.where(over.reshape(*over.shape, *(1,) * (d.ndim - 2)), np.nan, d) for d in clean.d_y)
     point = replace(clean, values=clean.values | dirty, d_y=garbage)
     (y, final, _), (clean_y, clean_final, _) = forward(point), forward(clean)
     assert_same((*y, *final), (*clean_y, *clean_final))

@@ -169,7 +169,7 @@ MISTAKES = {
     "a cell is wrong": ('a = Cell("a", Eq(h.next, W + h))', 8, "W is a matrix and stands without @", "W @ x"),
     "an error of Python": ("size = 1 / 0", 8, "ZeroDivisionError: division by zero", ""),
     "deeper in the file": ("def f():\n    return [][1]\n\nf()", 9, "IndexError", ""),
-    "a sum before @": ('a = Cell("a", Eq(h.next, (W + U) @ (b * h)))', 8, "@", "must be one matrix|sum of"),
+    "a sum before @": ('a = Cell("a", Eq(h.next, (x + h) @ (b * h)))', 8, "@", "must be one matrix|sum of"),
     "a misspelled function": ("y = tahn(x)", 8, "NameError: name 'tahn' is not defined", "tanh"),
     "a function not imported": ("y = softplus(x)", 8, "softplus", "from gategen import softplus"),
     "an undeclared name": ("y = qqqq * x", 8, "qqqq", "declare it"),

@@ -447,7 +447,7 @@ def test_every_cell_refuses_wrong_lengths(module_of, name):
 def told_elsewhere(cell: Cell, name: str, axis: int, arrays: Iterable[Any]) -> bool:
     """Whether another axis of a parameter, or one of these inputs and states, says how long this axis is."""
     every = [size for a in cell.arrays for part in a.shape for size in parts(part)]
-    every += [s.size for s in arrays]
+    every += [size for s in arrays for size in parts(s.size)]
     (own,) = (a.shape[axis] for a in cell.arrays if a.name == name)
     return all(not isinstance(size, str) or every.count(size) > 1 for size in parts(own))
 

@@ -14,12 +14,14 @@ from points import (
     forward,
     init_contents,
     init_keywords,
+    parts,
     random_point,
     sizes_of,
 )
 
 from gategen import Cell, Eq, inputs, matrices, states, tanh, vectors
 from gategen.judge.verify import imported, written
+from gategen.spec.language import extent_of
 
 
 @every_cell
@@ -51,7 +53,7 @@ def test_a_scalar_may_have_one_entry(module_of, name):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_init_is_uniform_and_seeded(module_of, name, dtype):
     module, cell = module_of(name), CELLS[name]
-    further = dict(zip((s for s in cell.sizes if s not in SIZES), (30, 50, 70), strict=False))
+    further = dict(zip((s for s in cell.sizes if s not in SIZES), (20, 50, 70), strict=False))
     asked = init_contents(cell, module, {"input": 20, "hidden": 40, **further})
     keywords = init_keywords(cell, module, further) | asked
     params = module.init(20, 40, seed=7, dtype=dtype, **keywords)
@@ -67,13 +69,13 @@ def test_init_is_uniform_and_seeded(module_of, name, dtype):
     assert not drawn.size or not np.array_equal(drawn, np.concatenate(others))
     if drawn.size > 500:
         assert np.abs(drawn).max() > 0.95 * 40**-0.5 and abs(drawn.mean()) < 0.1 * 40**-0.5
-    x = np.zeros((T, B, 20), dtype)
+    sizes = {"input": 20, "hidden": 40, **further}
+    shapes = [tuple(sizes.get(axis, axis) for axis in parts(s.size)) for s in cell.inputs]
     given = {
-        key: np.zeros((B, {"input": 20, "hidden": 40, **further}.get(s.size, s.size)), dtype)
-        for key, s in zip(module.Grads._fields[2:-1], cell.inputs[1:], strict=True)
+        key: np.zeros((B, *shape), dtype)
+        for key, shape in zip(module.Grads._fields[2:-1], shapes[1:], strict=True)
     }
-    size = {"input": 20, "hidden": 40, **further}.get(cell.inputs[0].size, cell.inputs[0].size)
-    y, *_ = module.forward(params, x if size == 20 else np.zeros((T, B, size), dtype), **given)
+    y, *_ = module.forward(params, np.zeros((T, B, *shapes[0]), dtype), **given)
     assert (y[0] if isinstance(y, tuple) else y).dtype == dtype
 
 
@@ -90,7 +92,7 @@ def test_init_asks_for_sizes_by_their_names_and_they_may_be_one(module_of, name)
     others = [{*further} - {s} for s in further]
     assert list(keywords) == [f"{w}_2" if w in o else w for w, o in zip(wishes, others, strict=True)]
     params = module.init(sizes["input"], sizes["hidden"], **keywords, **contents)
-    assert all(set(array.shape) <= set(range(1, 7)) for array in params)
+    assert all(set(array.shape) <= set(range(1, 10)) for array in params)
     for wrong in (0, -1, 1.0):
         with pytest.raises(ValueError, match=rf"input_size is {wrong}, expected a positive integer"):
             module.init(wrong, 1, **keywords, **contents)
@@ -168,7 +170,9 @@ def test_a_module_says_how_wide_everything_is(module_of, name):
         (module.STATES, final),
         (module.OUTPUTS, y if isinstance(y, tuple) else (y,)),
     ):
-        assert [sizes.get(size, size) for size in said.values()] == [array.shape[-1] for array in arrays]
+        for size, array in zip(said.values(), arrays, strict=True):
+            wanted = tuple(extent_of(part, sizes) for part in (size if isinstance(size, tuple) else (size,)))
+            assert array.shape[-len(wanted) :] == wanted
     assert tuple(module.INPUTS) == module.Grads._fields[1:-1]
     assert tuple(module.STATES) == module.States._fields
     assert list(module.OUTPUTS) == [str(symbol) for symbol in CELLS[name].outputs]

@@ -11,13 +11,14 @@ from mutants import (
     PLANNING,
     ROOT,
     SECONDS,
+    VECTORS,
     Mutant,
     judge,
     main,
     patched,
 )
 
-CHOSEN = (*DERIVATIONS[::2], *PLANNING[::3], *LOWERING[::3], *SECONDS[::3], *COMPILED[::4])
+CHOSEN = (*DERIVATIONS[::4], *PLANNING[::6], *LOWERING[::6], *SECONDS[::6], *COMPILED[::8], *VECTORS[::5])
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=str)

@@ -4,7 +4,10 @@ from pathlib import Path
 
 import nvrtc
 import pytest
+from test_cupy_matrices import CELLS as MATRICES
+from test_tally import ALL_AT_ONCE, CELLS
 
+from gategen.build import generate
 from gategen.emulator import cupy
 
 ARCHITECTURES = (75, 80, 90, 100, 120)
@@ -14,12 +17,21 @@ STORAGES = {
     "float16": ("-DREAL=float", "-DSTORAGE=__half", "-DHALF"),
     "bfloat16": ("-DREAL=float", "-DSTORAGE=__nv_bfloat16", "-DHALF"),
 }
-TARGETS = [
-    pytest.param(arch, storage, marks=() if (arch, storage) == (90, "float32") else pytest.mark.slow)
-    for arch in ARCHITECTURES
-    for storage in STORAGES
-]
 GENERATED = sorted((Path(__file__).parent.parent / "generated").glob("*.cu"))
+FIRST = (90, "float32")
+
+
+def targets():
+    """Each file for `FIRST`, and for every type on one architecture, in turns: neighbours have others."""
+    for k, file in enumerate(GENERATED):
+        yield pytest.param(file, *FIRST, id=f"{file.stem}-{FIRST[0]}-{FIRST[1]}")
+        for n, storage in enumerate(STORAGES):
+            arch = ARCHITECTURES[(k + n) % len(ARCHITECTURES)]
+            if (arch, storage) != FIRST:
+                yield pytest.param(
+                    file, arch, storage, id=f"{file.stem}-{arch}-{storage}", marks=pytest.mark.slow
+                )
+
 
 SPILLING = """
 extern "C" __global__ void __launch_bounds__(1024, 2) spills(const double* x, double* y, int n) {
@@ -67,12 +79,33 @@ def test_there_is_generated_cuda():
     assert GENERATED
 
 
-@pytest.mark.parametrize(("arch", "storage"), TARGETS)
-@pytest.mark.parametrize("file", GENERATED, ids=lambda file: file.stem)
-def test_generated_cuda_compiles_without_warning_or_spill(file, storage, arch):
+@pytest.mark.parametrize(("file", "arch", "storage"), targets())
+def test_generated_cuda_compiles_without_warning_or_spill(file, arch, storage):
     report = nvrtc.compile(file.read_text(), arch, STORAGES[storage])
     assert report.warnings == ()
     assert report.registers
+    assert not any(report.spill_bytes.values()), report.spill_bytes
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n == "mamba" else pytest.mark.slow) for n in MATRICES]
+)
+def test_cuda_of_matrices_compiles_without_warning_or_spill(name):
+    for backend in ("cupy", "cupy_jvp"):
+        source = generate(MATRICES[name], backend)[f"{name}_{backend}.cu"]
+        report = nvrtc.compile(source, 90, STORAGES["bfloat16"])
+        assert report.warnings == ()
+        assert not any(report.spill_bytes.values()), report.spill_bytes
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n == "lru" else pytest.mark.slow) for n in ALL_AT_ONCE.split()]
+)
+def test_second_derivatives_of_all_steps_at_once_compile_without_warning_or_spill(name):
+    """They have most registers: many arrays are fetched ahead."""
+    source = generate(CELLS[name], "cupy_jvp")[f"{name}_cupy_jvp.cu"]
+    report = nvrtc.compile(source, 90, STORAGES["float64"])
+    assert report.warnings == ()
     assert not any(report.spill_bytes.values()), report.spill_bytes
 
 

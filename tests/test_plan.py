@@ -28,6 +28,7 @@ from gategen.graph import text as graph_text
 from gategen.graph.adjoint import adjoint
 from gategen.plan import (
     ColumnSum,
+    Contraction,
     InBuffer,
     Kernel,
     MatMul,
@@ -35,9 +36,12 @@ from gategen.plan import (
     Plan,
     Rule,
     Schedule,
+    Shifted,
     Slot,
     Stage,
     Sum,
+    TimeLoop,
+    loops,
     plan,
     text,
 )
@@ -51,6 +55,7 @@ from gategen.plan.layout import gate_order
 from gategen.plan.phases import parts, phases
 from gategen.plan.retape import cheap, retape
 from gategen.plan.share import share
+from gategen.plan.text import stage_rows
 from gategen.show import plan_text
 from gategen.spec.cell import Cell
 
@@ -526,12 +531,13 @@ class Machine:
     def stage(self, stage: Stage, times: Iterable[int]) -> None:
         times = list(times)
         match stage:
-            case MatMul(out, operand, weights, transposed, add):
-                rows, width = (
+            case MatMul(out, operand, weights, transposed, add, _, along):
+                at = operand[0].axes.index(along) if along else 0
+                rows, width, high = (
                     number(sp.Add(*(weight.stop - weight.start for weight in weights))),
-                    number(sp.Add(*(self.size(v) for v in operand))),
+                    number(sp.Add(*(self.size(v, along and v.axes[at]) for v in operand))),
+                    number(sp.Add(*(self.size(v, along and v.axes[at]) for v in out))),
                 )
-                high = number(sp.Add(*(self.size(v) for v in out)))
                 assert rows == (width if transposed else high), f"{weights} do not fit {out}"
                 self.beside(out)
                 self.beside(operand)
@@ -556,6 +562,15 @@ class Machine:
                 for v in (*operand, *([out] if add else [])):
                     self.read(v, times)
                 self.make(out, times)
+            case Shifted(out, operand):
+                self.apart([out], [operand], times[0])
+                self.read(operand, times)
+                self.make(out, times)
+            case Contraction(out, left, right):
+                self.apart([out], [left, right], times[0])
+                for v in (left, right):
+                    self.read(v, times)
+                self.make(out, times)
             case OuterSum(weight, left, right, add):
                 self.beside(left)
                 for v in (*left, *right):
@@ -577,8 +592,9 @@ class Machine:
             self.alias[out] = of
 
     @staticmethod
-    def size(value: Value) -> sp.Expr:
-        return Slot(InBuffer(""), sp.S.Zero, value.size).stop
+    def size(value: Value, axis: str | int = "") -> sp.Expr:
+        """Of all of it, or of one of its axes."""
+        return Slot(InBuffer(""), sp.S.Zero, axis or value.size).stop
 
 
 def check_memory(rule: Rule, steps: int) -> Machine:
@@ -624,9 +640,12 @@ def test_what_its_own_kernel_alone_reads_has_no_memory_of_its_own(planned: Plan)
 @every_cell
 def test_every_trained_matrix_gets_its_gradient(planned: Plan, name: str) -> None:
     found = {member for member, _ in check_memory(planned.step, 1).written}
-    used = {p.name for p in planned.step.forward.graph.parameters if len(p.shape) == 2}
-    blocks = {b.name: owner for owner, bs in planned.step.forward.graph.blocks for b in bs}
-    assert found == {blocks.get(p, p) for p in used}
+    graph = planned.step.forward.graph
+    own = {p.name for p in graph.parameters}
+    used = {op.matrix.name for op in graph.ops if isinstance(op, Product)} & own
+    blocks = {b.name: owner for owner, bs in graph.blocks for b in bs}
+    fixed = {member.name for a in planned.cell.arrays if not a.trainable for member in a.members}
+    assert found == {blocks.get(p, p) for p in used} - fixed
 
 
 def test_a_carried_gradient_that_is_itself_a_gradient_of_every_step_is_kept() -> None:
@@ -788,3 +807,80 @@ def test_what_is_one_for_all_steps_runs_once() -> None:
 def test_what_reads_a_sum_over_all_steps_at_every_step_wants_them_at_once() -> None:
     step = plan(CELLS["ligru"]).step
     assert parts(step.forward).at_once and parts(step.backward).at_once
+
+
+# ---------------------------------------------------------------------------------------------- loops
+
+
+def leaky() -> Cell:
+    """Its state waits for none but itself."""
+    b, u = vectors("b u")
+    return cell_of(Eq(h.next, tanh(W @ x + u * h + b)))
+
+
+def rows_of(made: Plan) -> dict[str, list[str]]:
+    """What stands in the text of a plan for both directions of the step, `when` and what."""
+    rows: dict[str, list[str]] = {}
+    for which, when, what in stage_rows(made.step):
+        rows.setdefault(which, []).append(f"{when:8}{what}")
+    return rows
+
+
+def test_a_loop_of_units_that_wait_for_none_but_themselves_becomes_one_stage():
+    before, after = plan(leaky()), loops(plan(leaky()))
+    assert rows_of(before) == {
+        "forward": ["before  W_x = x @ W.T", "step    a_h, h_next <- kernel(W_x, b, h, u)"],
+        "backward": [
+            "step    d_h_next, d_a_h, g_u, d_h <- kernel(d_h_later, d_y, h_next, h, u)",
+            "after   d_x = d_a_h @ W",
+            "        d_W = d_a_h.T @ x",
+            "        d_b = sum of d_a_h over steps and rows",
+            "        d_u = sum of g_u over steps and rows",
+        ],
+    }
+    assert rows_of(after) == {
+        "forward": ["before  W_x = x @ W.T", "after   h_next <- all steps(W_x, b, h, u)"],
+        "backward": [
+            "after   d_a_h, d_h, total_d_a_h, total_g_u <- all steps(d_h_later, d_y, h_next, h, u)",
+            "        d_x = d_a_h @ W",
+            "        d_W = d_a_h.T @ x",
+            "        d_b = sum of totals[total_d_a_h] over rows",
+            "        d_u = sum of totals[total_g_u] over rows",
+        ],
+    }
+    assert {b.name for b in before.step.backward.buffers} - {b.name for b in after.step.backward.buffers} == {
+        "g_u"
+    }
+    assert before.step.saved == after.step.saved
+
+
+def test_a_loop_is_a_stage_for_each_size_of_its_values():
+    d = states("d", size="input")
+    for schedule in ways(loops(plan(cell_of(Eq(h.next, tanh(h + W @ x)), Eq(d.next, tanh(d + x)))))):
+        stages = [stage for stage in schedule.stages if isinstance(stage, TimeLoop)]
+        assert sorted(stage.size for stage in stages) == ["hidden", "input"] and not schedule.loop
+        assert all(len(stage.carries) == 1 for stage in stages)
+
+
+def test_a_loop_that_multiplies_is_left_as_it_is():
+    made = plan(cell_of(Eq(h.next, tanh(W @ x + U @ h))))
+    assert loops(made) == made
+
+
+def test_a_state_that_is_known_before_the_loop_is_read_in_it():
+    made = loops(plan(cell_of(Eq(h.next, tanh(h + c)), Eq(c.next, W @ x)))).step.forward
+    (loop,) = (stage for stage in made.stages if isinstance(stage, TimeLoop))
+    (given,) = (carry.next for carry in made.graph.states if carry.name == "c")
+    assert given in loop.reads and given not in loop.writes
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_no_loop_is_left_of_an_elementwise_or_linear_cell_and_all_is_left_of_others(name):
+    made = plan(CELLS[name])
+    for schedule, was in zip(ways(loops(made)), ways(made), strict=True):
+        stages = any(isinstance(stage, TimeLoop) for stage in schedule.stages)
+        assert (stages, schedule.loop) == ((True, ()) if made.kind != "recurrent" else (False, was.loop))
+
+
+def ways(made: Plan) -> tuple[Schedule, Schedule]:
+    return made.step.forward, made.step.backward

@@ -13,6 +13,7 @@ from gategen.emulator import EmulatorError, cupy
 from gategen.judge import host
 from gategen.judge.runner import Runner
 from gategen.judge.verify import look_for_races, verify
+from gategen.plan import persists, plan
 from gategen.spec.load import builtins, load
 
 ORDERS = [("forward", 0), ("reverse", 0), ("shuffle", 1)]
@@ -256,15 +257,22 @@ def test_a_race_comes_with_the_calls_that_led_there():
 CELLS = {**builtins(), **{cell.name: cell for path in sorted(SPECS.glob("*.py")) for cell in load(path)}}
 
 
-def searched(name: str, folder: Path, pattern: str = "", other: str = "") -> None:
-    """Look for races in the modules of a cell, after a change of its kernels."""
+def searched(name: str, folder: Path, stepwise: bool = False, pattern: str = "", other: str = "") -> None:
+    """Look for races in the modules of a cell, after a change of its kernels; `stepwise`, a launch a step."""
     cell, there = CELLS[name], host.host_of("cupy", emulated=True)
     exact = Runner(cell, host.imported(host.written(cell, "numpy", folder)), host.host_of("numpy"))
     module = host.written(cell, "cupy", folder)
     kernels, count = re.subn(pattern, other, module.with_suffix(".cu").read_text(), count=1)
     assert count
     module.with_suffix(".cu").write_text(kernels)
+    if stepwise:
+        module.write_text(in_steps(module.read_text()))
     look_for_races(exact, Runner(cell, there.load(module), there), 0)
+
+
+def in_steps(text: str) -> str:
+    """A module that launches each step by itself."""
+    return text.replace("BLOCKS = None", "BLOCKS = 0")
 
 
 @pytest.mark.slow
@@ -273,19 +281,25 @@ def test_no_cell_has_a_race(name, tmp_path):
     searched(name, tmp_path)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name, cell in CELLS.items() if persists(plan(cell).step.forward)])
+def test_no_cell_has_a_race_where_each_step_is_launched(name, tmp_path):
+    searched(name, tmp_path, stepwise=True)
+
+
 @pytest.mark.parametrize("name", ["gru", "ln_lstm"])
 @pytest.mark.parametrize(
     ("pattern", "other"),
     [
         (r"(const Index k = i % \w+)", r"\1 / 2"),  # two threads for one unit, none for others
-        (r"__syncthreads\(\);", ""),
+        (r"(part\[threadIdx.y\]\[threadIdx.x\] = total;\s*)__syncthreads\(\);", r"\1"),
         (r"(__syncthreads\(\);[^}]*)__syncthreads\(\);", r"\1"),
         (r"blockIdx\.x \* 32 \+ threadIdx\.x", "threadIdx.x"),  # every block sums the first columns
     ],
 )
 def test_a_fault_in_a_generated_kernel_is_a_race(name, pattern, other, tmp_path):
     with pytest.raises(host.ModuleError, match=rf"EmulatorError: kernel {name}_\w+, race for"):
-        searched(name, tmp_path, pattern, other)
+        searched(name, tmp_path, True, pattern, other)
 
 
 def test_verify_looks_for_races_where_it_is_asked_to(monkeypatch):
@@ -303,7 +317,8 @@ def test_a_race_makes_a_cell_wrong_though_its_gradients_are_right(monkeypatch):
 
     def files(cell, backend):
         made = right(cell, backend).items()
-        return {name: re.sub(pattern, r"const Index i = (\1) % (\2);", text, count=1) for name, text in made}
+        made = {name: re.sub(pattern, r"const Index i = (\1) % (\2);", text, count=1) for name, text in made}
+        return {name: in_steps(text) for name, text in made.items()}
 
     monkeypatch.setattr(host, "generate", files)
     assert verify(CELLS["rnn"], ["cupy"])[0].ok

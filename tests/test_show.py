@@ -204,13 +204,14 @@ def test_json_is_plain_and_comes_back_as_it_was(name, stage):
 @every_cell
 def test_the_json_of_a_plan_names_only_what_it_defines(name):
     shown = show(CELLS[name], "plan", "json")
-    fields = {field["name"] for field in shown["fields"]}
+    fields = {field["name"] for field in (*shown["fields"], *shown.get("computed", ()))}
     for rule in ("step", "first", "start"):
         for way in ("forward", "backward") if shown[rule] else ():
             stages = [s for when in ("before", "loop", "after") for s in shown[rule][way][when]]
             weights = [w for s in stages for w in s.get("weights", [s["weight"]] if "weight" in s else [])]
             assert {w["field"] for w in weights} <= fields
-            kinds = {"matmul", "kernel", "sum", "outersum", "columnsum"}
+            kinds = {"matmul", "kernel", "sum", "runningsum", "shifted"}
+            kinds |= {"contraction", "outersum", "columnsum"}
             assert {s["stage"] for s in stages} <= kinds
 
 

@@ -12,7 +12,7 @@ import pytest
 
 import gategen
 from gategen import emulator
-from gategen.backends.cupy import CUDA_WORDS
+from gategen.backends.cupy.text import CUDA_WORDS
 from gategen.backends.names import GLOBALS, WORDS
 from gategen.spec.elementwise import Call, called, helpers
 from gategen.spec.functions import TABLE

@@ -1,5 +1,6 @@
 """What a module has the device do, counted by the stand-in as CuPy does it (`real_cupy/test_stand_in.py`)."""
 
+import re
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
@@ -15,32 +16,57 @@ from gategen.emulator import cupy as cp
 LENGTHS = np.array([0, 5, 3])
 
 # Products and kernels of a step forward, then of a step back.
+ALL_AT_ONCE = "brc gilr griffin indrnn indygru lru mingru mingru_log minlstm paragru paralstm rglru sru t_rnn"
 LAUNCHES = {
-    (0, 1, 0, 1): "brc gilr indrnn indygru lru mingru mingru_log minlstm rglru sru t_rnn",
-    (1, 1, 1, 1): "lstm lstm_1997 lstm_peephole lstm_cifg ran rnn irnn slstm",
+    (0, 0, 0, 0): ALL_AT_ONCE,
+    (0, 2, 0, 3): "retnet",
+    (0, 2, 0, 4): "gla",
+    (0, 2, 0, 5): "hgrn2",
+    (0, 3, 0, 4): "mamba",
+    (0, 3, 0, 5): "fast_weights",
+    (0, 3, 0, 7): "mamba2",
+    (0, 4, 0, 8): "deltanet",
+    (0, 4, 0, 9): "gated_deltanet",
+    (0, 4, 0, 10): "matrix_lstm",
+    (1, 1, 1, 1): "weight_drop_lstm lstm lstm_1997 lstm_peephole lstm_cifg ran rnn irnn slstm slstm_heads",
     (1, 1, 1, 2): (
         "atr caru caru_code fastrnn fastgrnn gru_after janet libru_geomean libru_log "
         "ligru ligru_nobn qrnn star ugrnn"
     ),
-    (1, 2, 1, 2): "gru_type3 libru mgu3",
+    (1, 2, 1, 2): "cayley_rnn gru_type3 li_spiking libru mgu3",
     (1, 6, 1, 8): "ln_gru sligru",
     (1, 12, 1, 13): "ln_lstm",
     (2, 1, 2, 2): "antisymmetric cornn lstm_sak",
     (2, 2, 2, 2): "mlstm scrn sgu",
     (2, 2, 2, 3): ("gru gru_cho gru_before gru_concat gru_type1 gru_type2 mgu mgu1 mgu2 mut1 zoneout_gru"),
     (3, 3, 3, 4): "rhn",
+    (7, 10, 7, 15): "rwkv7",
+    (8, 39, 8, 40): "ntm",
+    (10, 9, 10, 10): "rwkv6",
+    (18, 8, 18, 10): "conv_gru",
+    (24, 9, 24, 12): "conv_lstm",
+    (42, 2, 42, 11): "dcgru",
 }
 
 
-# What stands in the text of a step and of a step back: of a state that no kernel writes, as the last input.
+# What stands in the text of a step and of a step back: of a state that no kernel writes, as the last input;
+# and where products in blocks are laid side by side, and added up over the gates.
 COPIES: dict[str, list[tuple[dict[str, int], dict[str, int]]]] = {
+    "dcgru": [({"copy": 12}, {"copy": 9, "add": 3})] * 2,
     "lstm_sak": [({"copy": 1}, {}), ({"copy": 1, "copy_where": 1}, {})],
+    "ntm": [({}, {}), ({}, {"copy": 1, "copy_where": 2})],
     "qrnn": [({}, {"copy": 1}), ({"copy_where": 1}, {"copy": 2, "copy_where": 2})],
+    "rwkv6": [({}, {}), ({"copy_where": 1}, {})],
+    "rwkv7": [({}, {}), ({"copy_where": 1}, {})],
+    "slstm_heads": [({"copy": 1}, {"copy": 1, "sum": 1, "add": 1})] * 2,
 }
 
 
-def done(module: ModuleType, name: str, steps: int, lengths: bool) -> tuple[Counter[str], Counter[str]]:
-    """By forward and by backward."""
+def done(
+    module: ModuleType, name: str, steps: int, lengths: bool, each: bool = True
+) -> tuple[Counter[str], Counter[str]]:
+    """By forward and by backward, where `each` step is launched, or as the module chooses."""
+    module.BLOCKS = 0 if each else None
     setting = Setting(name, "float32")
     params = module.pack({key: device(value) for key, value in setting.named.items()})
     given = {s: device(np.resize(value, (steps, *value.shape[1:]))) for s, value in setting.inputs.items()}
@@ -73,8 +99,8 @@ def test_gru_after_does_what_one_reads_in_it(tmp_path: Path) -> None:
         assert {key: n for key, n in backward.items() if key.startswith("kernel")} == {
             "kernel gru_after_backward_1": steps,
             "kernel gru_after_backward_2": steps,
-            "kernel gru_after_backward_3_parts": 1,  # the sums for b and for c
-            "kernel gru_after_backward_3": 1,
+            "kernel gru_after_backward_4_parts": 1,  # the sums for b and for c
+            "kernel gru_after_backward_4": 1,
         }
         assert backward["product"] == steps + 4
 
@@ -88,8 +114,23 @@ def test_a_step_launches_and_multiplies_as_in_the_table_and_no_more(
     (told,) = (numbers for numbers, names in LAUNCHES.items() if name in names.split())
     step, back = a_step(name, tmp_path, lengths)
     for run, copies in zip((step, back), COPIES.get(name, [({}, {})] * 2)[lengths], strict=True):
-        assert {key: run.pop(key) for key in ("copy", "copy_where") if key in run} == copies
+        assert {key: run.pop(key) for key in ("copy", "copy_where", "sum", "add") if key in run} == copies
     assert (*launches(step), *launches(back)) == told
+
+
+@pytest.mark.parametrize("lengths", [False, True], ids=["whole", "lengths"])
+@pytest.mark.parametrize("name", ALL_AT_ONCE.split())
+def test_one_launch_goes_through_all_steps(name: str, lengths: bool, tmp_path: Path) -> None:
+    """Forward and backward, however many steps there are; what else is done is of all steps at once."""
+    _, module = modules(name, tmp_path)
+    source = (tmp_path / f"{name}_cupy.cu").read_text()
+    kernels = re.findall(r"__global__ void (\w+)\((.*?)\n}", source, re.S)
+    stepping = {f"kernel {kernel}" for kernel, text in kernels if "for (Index t = " in text}
+    assert len(stepping) == 2
+    few, more = (done(module, name, steps, lengths) for steps in (3, 40))
+    assert few == more
+    for run in more:
+        assert sum(n for key, n in run.items() if key in stepping) == 1
 
 
 def launches(step: Counter[str]) -> tuple[int, int]:

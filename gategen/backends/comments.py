@@ -16,6 +16,7 @@ import sympy as sp
 from gategen.graph import Pointwise, Value
 from gategen.plan import (
     FIRST_STEP,
+    NEWTON,
     START_STATES,
     InBuffer,
     Kernel,
@@ -24,6 +25,7 @@ from gategen.plan import (
     Rule,
     Schedule,
     Stage,
+    TimeLoop,
 )
 from gategen.spec import language as lang
 from gategen.spec.cell import Cell
@@ -75,16 +77,22 @@ def comments(plan: Plan, rule: Rule) -> tuple[Comments, Comments]:
     if plan.of is not None:
         return formulas(rule, rule.forward), back
     cell = plan.cell
+    if rule.name == NEWTON:  # of the loop, and beside it the derivatives
+        step = plan.step.forward
+        there, here = (forward_comments(cell, s, cell.equations, step) for s in (step, rule.backward))
+        return there, Comments({**back.lines, **here.lines}, {})
     equations = {FIRST_STEP: cell.first, START_STATES: ()}.get(rule.name, cell.equations)
     return forward_comments(cell, rule.forward, equations), back
 
 
-def forward_comments(cell: Cell, schedule: Schedule, equations: Sequence[lang.Eq]) -> Comments:
-    """Each value belongs to the first equation that needs it."""
+def forward_comments(
+    cell: Cell, schedule: Schedule, equations: Sequence[lang.Eq], step: Schedule | None = None
+) -> Comments:
+    """Each value belongs to the first equation that needs it; `step` is the one that makes next states."""
     reads = {op.out.name: [v.name for v in op.reads] for op in schedule.graph.ops}
     reads |= {op.out.name: [v.name for v in op.reads] for op in pointwise(schedule.stages)}
     early = {v.name for stage in schedule.before for v in stage.writes}
-    nexts = {carry.name: carry.next.name for carry in schedule.graph.states}
+    nexts = {carry.name: carry.next.name for carry in (step or schedule).graph.states}
     targets = [nexts[eq.lhs.state.name] if isinstance(eq.lhs, lang.Next) else eq.lhs.name for eq in equations]
     others = {*targets}
     lines: dict[str, str] = {}
@@ -103,7 +111,7 @@ def forward_comments(cell: Cell, schedule: Schedule, equations: Sequence[lang.Eq
 
 
 def pointwise(stages: Iterable[Stage]) -> list[Pointwise]:
-    return [op for stage in stages if isinstance(stage, Kernel) for op in stage.ops]
+    return [op for stage in stages if isinstance(stage, Kernel | TimeLoop) for op in stage.ops]
 
 
 # ---------------------------------------------------------------------------------------------- derivatives

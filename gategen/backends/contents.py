@@ -118,6 +118,8 @@ def entries(contents: Contents, shape: tuple[str, ...]) -> str:
             return repr(rows)
         case "shift", (k,):
             return f"np.eye({shape[0]}, k={-k})"
+        case "rotation", (k,):
+            return f"np.roll(np.eye({shape[0]}), {k}, axis=0)"
         case "blocks", parts:
             shape = tuple(map(divided, shape, repeat(len(parts))))
             numbers = all(part.word == "number" for part in parts)

@@ -34,6 +34,12 @@ def assigned(targets: Sequence[str], value: str) -> str:
     return line if len(line) <= WIDTH - 8 else call("(", targets, f") = {value}")
 
 
+def taking(targets: Sequence[str], call_head: str) -> str:
+    """`a, b = memory(`; too many names stand within brackets."""
+    line = f"{listing(targets)} = {call_head}"
+    return line if len(line) <= WIDTH - 8 else call("(", targets, f") = {call_head}")
+
+
 def returned(values: Sequence[str]) -> str:
     """The line that returns some values as a tuple."""
     line = f"return {listing(values) or '()'}"

@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from gategen.backends import interface
-from gategen.backends.folding import WIDTH, call, listing
+from gategen.backends.folding import WIDTH, assigned, call, listing, wrapped
 from gategen.backends.host import AHEAD, ALL, LOOP, NOTHING, ONCE, Host, Part
-from gategen.backends.interface import Array, Measure, Measured, array_of
+from gategen.backends.interface import Array, Measure, Measured, array_of, over_all
 from gategen.backends.module import Module, OneStep, Way, tape_buffers
 from gategen.backends.names import Scope
+from gategen.backends.weights import all_shapes, weight_calls, weight_gradients, weights_context
+from gategen.graph import shape_of
 from gategen.plan import FIRST_STEP, START_STATES, Buffer, Field, Rule, Schedule
 from gategen.spec.functions import TABLE
 
@@ -44,12 +46,15 @@ class Function:
     after: Part = NOTHING
     chunked: bool = False  # whether the loop goes over a few steps at once, of which `ahead` comes first
     counted: bool = False  # whether some line names the number of these steps
-    head: str = ""  # of the loop
+    head: str = ""  # of the loop; empty where nothing is done in it
+    once: str = ""  # the line that takes all steps in one launch, where `blocks` share the units
+    width: str = ""  # how many units these are
     aside: tuple[str, ...] = ()  # lines before a step, where sequences have lengths
     kept: tuple[str, ...] = ()  # lines behind it: what is over keeps what it carries
     updates: tuple[Assigned, ...] = ()  # of the running statistics
     unpacked: str = ""  # names for the fields of `params`; empty where the lines read none
     unpacked_dots: str = ""  # the same for those of a direction
+    weights: tuple[str, ...] = ()  # lines that make those that are computed
 
     @property
     def code(self) -> Iterator[str]:
@@ -58,9 +63,9 @@ class Function:
             yield from part.prepare
             yield part.text
         yield from (*self.aside, *self.kept)
-        for assigned in self.updates:
-            yield from (assigned.target, assigned.value)
-        yield from (self.head, *self.outputs)
+        for update in self.updates:
+            yield from (update.target, update.value)
+        yield from (self.head, self.once, self.width, *self.outputs)
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,7 @@ class Carried:
     carry: str
     kept: str  # the same, set aside
     later: str  # the same in the function for all steps
+    over: str  # what makes an array of one number a row broadcast over it
 
 
 @dataclass(frozen=True)
@@ -90,6 +96,7 @@ class RuleFunctions:
     seeds: tuple[str, ...]  # the gradients of the outputs
     carries: tuple[Carried, ...]
     gradients: tuple[str, ...]  # of the inputs
+    gradient_rows: tuple[str, ...]  # the same with all features in one axis
     later: tuple[str, ...]  # arrays of which `backward` then leaves the first step out
     cleared: tuple[str, ...]  # what `forward` sets to 0 behind the lengths, of what is left behind
 
@@ -122,6 +129,7 @@ def function(module: Module, way: Way, host: Hosts) -> Function:
     """The lines of one direction of the step."""
     names, schedule, graph = module.names.inner(), way.schedule, way.schedule.graph
     before, ahead, loop, after = (host(module, way, names, where) for where in (ALL, AHEAD, LOOP, ALL))
+    once = host(module, way, names, ALL)
     before.run(schedule.before)
     updates = tuple(
         Assigned(str(s.value.name), module.target.real.format(before.value(s.update)))
@@ -131,6 +139,7 @@ def function(module: Module, way: Way, host: Hosts) -> Function:
     loop.known = ahead.views
     loop.run(schedule.loop)
     aside, kept = loop.aside(), loop.kept()
+    width = once.persistent()
     after.run(schedule.after)
     outputs = tuple(after.value(value) for _, value in graph.outputs)
     before.settle(*(update.value for update in updates))
@@ -142,7 +151,9 @@ def function(module: Module, way: Way, host: Hosts) -> Function:
         loop=loop.written,
         after=after.written,
         chunked=bool(schedule.ahead),
-        head=loop.head,
+        head=loop.head if loop.text or aside or kept else "",
+        once=once.text,
+        width=width,
         aside=aside,
         kept=kept,
         updates=updates,
@@ -181,17 +192,34 @@ def fitted(module: Module, made: Function, *others: Function) -> Function:
     def unpacked(fields: Sequence[Field | None]) -> str:
         names = ["" if f is None else module.names["field", f.name] for f in fields]
         targets = [name if name in used else "_" for name in names]
-        return "" if set(targets) <= {"_"} else listing(targets)
+        if set(targets) <= {"_"}:
+            return ""
+        line = listing(targets)
+        if len(f"{line} = {module.target.parameters}") <= WIDTH - 4:
+            return line
+        return "\n".join(["(", *wrapped(f"{line.removesuffix(',')},", WIDTH - 4), ")"])
 
     memory = tuple(array for array in made.memory if array.name in used)
+    calls = weight_calls(module, used)
     return replace(
-        made,
+        pulled(made, calls.pull),
         memory=memory,
         counted="steps" in used,
-        makes=interface.empties(memory, module.target.xp),
+        weights=calls.make,
+        makes=(*calls.make, *interface.empties(memory, module.target.xp)),
         unpacked=unpacked(module.plan.fields),
         unpacked_dots=unpacked(module.plan.moving),
     )
+
+
+def pulled(made: Function, line: str) -> Function:
+    """A function that ends with a line, where there is one."""
+    if not line:
+        return made
+    behind = made.head or made.after.lines  # a loop
+    part = made.after if behind else made.loop
+    longer = Part(part.prepare, f"{part.text}\n\n{line}".strip())
+    return replace(made, after=longer) if behind else replace(made, loop=longer)
 
 
 def words(*functions: Function) -> set[str]:
@@ -214,11 +242,15 @@ def rule_functions(module: Module, rule: Rule, host: Hosts, measure: Measure) ->
     held = tuple(names["memory", b.name] for _, b in taped if graph.states)
     over_time = tuple(names["memory", b.name] for b in tape_buffers(step) if b.kind == "time")
     seeds, later_seeds = module.seeds(rule), module.seeds(step)
-    carries = tuple(Carried(module.carry(s, rule), names["kept", s], module.carry(s, step)) for s in states)
+    sizes = {s.name: s.size for s in module.cell.states}
+    carries = tuple(
+        Carried(module.carry(s, rule), names["kept", s], module.carry(s, step), over_all(sizes[s]))
+        for s in states
+    )
     whole, back = (tuple(f"{name}{passing.at}" for name in some) for some in (inputs, later_seeds))
     nexts = (Array(n, f"{h}.shape") for n, h in zip(passing.made, passing.states, strict=False))
     carry_names = tuple(c.carry for c in carries)
-    makes = interface.empties((*forward.memory, *nexts), module.target.xp)
+    makes = (*forward.weights, *interface.empties((*forward.memory, *nexts), module.target.xp))
     text = "\n".join((forward.loop.text, *forward.loop.prepare, *makes))
     return RuleFunctions(
         forward=forward,
@@ -235,9 +267,20 @@ def rule_functions(module: Module, rule: Rule, host: Hosts, measure: Measure) ->
         seeds=seeds,
         carries=carries,
         gradients=backward.outputs,
-        cleared=tuple(f"first_tape[{k}]" for k, b in taped if module.singular and b.kind != "static"),
+        gradient_rows=gradient_rows(module, backward.outputs),
+        cleared=tuple(
+            module.as_rows(f"first_tape[{k}]", b, once=True)
+            for k, b in taped
+            if module.singular and b.kind != "static"
+        ),
         later=(*inputs, *(names["memory", s] for s in states), *over_time, *later_seeds),
     )
+
+
+def gradient_rows(module: Module, gradients: Sequence[str]) -> tuple[str, ...]:
+    """The gradients of the inputs at one step, with all features in one axis; none where it reads none."""
+    pairs = zip(gradients, module.cell.inputs if gradients else (), strict=True)
+    return tuple(name if len(shape_of(s.size)) < 2 else module.in_rows(name, s.size) for name, s in pairs)
 
 
 def quick_step(module: Module, host: Hosts) -> Quick | None:
@@ -259,7 +302,7 @@ def quick_step(module: Module, host: Hosts) -> Quick | None:
     outputs = [f"{source}.copy()" for source in made.outputs]
     result = outputs[0] if len(outputs) == 1 else f"({', '.join(outputs)})"
     nexts = (Array(s.next, f"(B, {s.size})") for s in states)
-    makes = interface.empties((*made.memory, *nexts), module.target.xp)
+    makes = (*made.weights, *interface.empties((*made.memory, *nexts), module.target.xp))
     quiet = module.singular or not module.helpers.isdisjoint(OVERFLOWING)
     return Quick(made, states, makes, result, quiet)
 
@@ -274,6 +317,7 @@ def context(module: Module, host: Hosts) -> dict[str, object]:
         for name in (FIRST_STEP, START_STATES)
     )
     passing = interface.passing(module, signature, forward.outputs, forward.memory)
+    passing = replace(passing, forward_work=(*forward.weights, *passing.forward_work))
     taped = tape_buffers(plan.step) if module.singular else []
     targets = first.results if first else ()
     unread = [
@@ -288,14 +332,16 @@ def context(module: Module, host: Hosts) -> dict[str, object]:
         "second": False,
         "params_fields": "Params._fields",
         "params_type": "Params",
-        "calls": interface.calls_of(module, signature, passing),
+        "calls": with_computed(module, interface.calls_of(module, signature, passing), signature),
         "forward": forward,
         "backward": backward,
         "first": first,
         # what takes the results of `first_step`: an output that is a state is there already
         "first_targets": ["_" if name in unread else name for name in targets],
         "start": start,
+        "newton": None,
         "quick": quick_step(module, host) if module.target.numpy else None,
+        **weights_context(module),
         "views": beside_others(module, backward),
         # whether lines may give what is not finite behind the lengths, and what `forward` sets to 0 there
         "singular": module.singular,
@@ -306,6 +352,17 @@ def context(module: Module, host: Hosts) -> dict[str, object]:
     }
 
 
+def with_computed(module: Module, calls: interface.Calls, given: interface.Signature) -> interface.Calls:
+    """The lines, of which one makes the gradients of computed fields too."""
+    further = weight_gradients(module)
+    if not further:
+        return calls
+    sizes = ", ".join(size.letter for size in given.measure.sizes)
+    names = [*(f.gradient for f in given.fields), *(name for name, _ in further)]
+    none = f"({given.xp}.zeros(shape, dtype) for shape in {all_shapes(sizes, further)})"
+    return replace(calls, no_gradients=assigned(names, none))
+
+
 def beside_others(module: Module, backward: Function) -> list[Assigned]:
     """The gradients of inputs that lie beside others."""
     gradients = [module.input_gradient(name) for name, _ in module.plan.step.backward.graph.outputs]
@@ -314,14 +371,19 @@ def beside_others(module: Module, backward: Function) -> list[Assigned]:
 
 def clearing(module: Module, taped: Sequence[Buffer]) -> str:
     """The line that sets these buffers to 0 behind the lengths, where they are of all steps."""
-    names = [module.names["memory", b.name] for b in taped if b.kind == "time"]
+    names = [module.as_rows(module.names["memory", b.name], b) for b in taped if b.kind == "time"]
     return call("clear(", ["finished", *names], width=WIDTH - 4) if names else ""
 
 
 def needed_helpers(module: Module) -> dict[str, object]:
     """Which functions of the templates the lines call, and whether one looks into the environment."""
-    names = ("tiles", "project", "product", "row_sum", "column_sums")
+    names = """
+        tiles project product row_sum row_max running_sum column_sums apart
+        by_block blockwise blockwise_back blockwise_sum
+        along_rows down_columns over_matrices over_lanes over_threads through_time
+        one_launch steps_of
+    """
     return {
-        "helpers": {name: name in module.helpers for name in names},
+        "helpers": {name: name in module.helpers for name in names.split()},
         "environment": not module.helpers.isdisjoint({"tiles", "product"}),
     }

@@ -13,14 +13,16 @@ from dataclasses import dataclass, field
 import sympy as sp
 
 from gategen.backends.comments import Remark
-from gategen.backends.folding import commented
+from gategen.backends.folding import call, commented
 from gategen.backends.instructions import Scratch, View, slot_view
+from gategen.backends.interface import over_all
 from gategen.backends.module import Module, Way
 from gategen.backends.names import Scope
-from gategen.graph import Carry, Value
+from gategen.graph import Carry, Value, length
 from gategen.plan import (
     Buffer,
     ColumnSum,
+    Contraction,
     Given,
     Home,
     InBuffer,
@@ -29,12 +31,16 @@ from gategen.plan import (
     Kernel,
     MatMul,
     OuterSum,
+    RunningSum,
+    Shifted,
     Slot,
     Stage,
     Sum,
+    TimeLoop,
     Weight,
     members_between,
 )
+from gategen.spec.language import Size
 
 PREFIXES = "dot_d_", "dot_k_", "dot_", "d_"  # of names of derivatives
 BESIDE = 98  # columns of a line with a comment beside it, in the innermost loop
@@ -108,8 +114,16 @@ class Host(ABC):
                     self.matmul(stage)
                 case Sum():
                     self.row_sum(stage)
+                case Contraction():
+                    self.contraction(stage)
+                case RunningSum():
+                    self.running_sum(stage)
+                case Shifted():
+                    self.shifted(stage)
                 case OuterSum():
                     self.outer_sum(stage)
+                case TimeLoop():
+                    self.time_loop(stage)
         self.column_sums(sums)
 
     @property
@@ -131,8 +145,28 @@ class Host(ABC):
         """The line of a sum over the features."""
 
     @abstractmethod
+    def contraction(self, stage: Contraction) -> None:
+        """The line of a product of two values of every row, summed over some of their axes."""
+
+    @abstractmethod
+    def running_sum(self, stage: RunningSum) -> None:
+        """The line of a running sum over the features."""
+
+    @abstractmethod
+    def shifted(self, stage: Shifted) -> None:
+        """The lines that move entries along an axis."""
+
+    @abstractmethod
     def column_sums(self, stages: Sequence[ColumnSum]) -> None:
         """The lines of sums over all steps and rows."""
+
+    def time_loop(self, loop: TimeLoop) -> None:
+        """The line that takes all steps; for backends that ask the plan for it (`plan/loops.py`)."""
+        raise AssertionError(f"{type(self).__name__} asks for no {type(loop).__name__}")
+
+    def persistent(self) -> str:
+        """Say the line that takes all steps of the loop in one launch, if there is one; the units it has."""
+        return ""
 
     # ------------------------------------------------------------------------------------------ lengths
 
@@ -146,19 +180,23 @@ class Host(ABC):
             if not self.keeps(c)
             for line in (
                 f"{self.kept_name(c)} = {self.value(c.current)}.copy()",
-                f"{self.xp}.copyto({self.value(c.current)}, 0, where={self.module.target.finished_now})",
+                f"{self.xp}.copyto({self.value(c.current)}, 0, where={self.finished(c)})",
             )
         )
 
     def kept(self) -> tuple[str, ...]:
         """What comes behind a step where sequences have lengths: over ones keep what they carry."""
-        back, now = self.schedule.graph.backwards, self.module.target.finished_now
+        back = self.schedule.graph.backwards
         return tuple(
             f"{self.xp}.copyto({self.value(c.current if back else c.next)}, "
-            f"{self.kept_name(c) if back else self.value(c.current)}, where={now})"
+            f"{self.kept_name(c) if back else self.value(c.current)}, where={self.finished(c)})"
             for c in self.schedule.graph.states
             if not self.keeps(c)
         )
+
+    def finished(self, carry: Carry) -> str:
+        """Where sequences are over, at the step at hand, for all features of a carry."""
+        return f"{self.module.target.finished_now}{over_all(carry.current.size)}"
 
     def keeps(self, carry: Carry) -> bool:
         """Whether the lines of the step itself leave a carry as it is where a sequence is over."""
@@ -270,7 +308,7 @@ class Host(ABC):
     def field_part(self, view: View, home: InField | InGradient) -> str:
         """Part of a parameter, or of its gradient."""
         found, base = self.module.fields[home.name], self.array(home)
-        if not found.rows or self.same(view.stop - view.start, found.height):
+        if not found.rows or found.columns or self.same(view.stop - view.start, found.height):
             return base
         prefix = "d_" if isinstance(home, InGradient) else ""
         inside = members_between(found, view.start, view.stop)
@@ -296,6 +334,8 @@ class Host(ABC):
         if self.where != ALL:
             return text
         slot = joined([self.schedule.slot[v] for v in values])
+        if values[0].static:
+            return text
         return f"{text}.reshape(T * B, {self.names.size(slot.stop - slot.start)})"
 
     # ------------------------------------------------------------------------------------------ products
@@ -338,19 +378,82 @@ class Host(ABC):
         return self.weights[source]
 
     def matmul(self, stage: MatMul) -> None:
+        if stage.along:
+            self.product_along(stage)
+            return
+        if stage.blocks != 1:
+            self.block_product(stage)
+            return
         operand, weight = self.flat(stage.operand), self.weight(stage.weights, stage.transposed)
         self.say(self.comment(*stage.out), self.product(operand, weight, self.flat(stage.out), stage.add))
+
+    def product_along(self, stage: MatMul) -> None:
+        """A product with a matrix of every row: with all of its rows at once, or from the left."""
+        (operand,), (out,) = stage.operand, stage.out
+        if stage.along == operand.axes[-1]:
+            weight = self.weight(stage.weights, stage.transposed)
+            line = self.product(self.rows(operand), weight, self.rows(out), stage.add)
+        else:
+            matrix = self.weight(stage.weights, not stage.transposed)
+            line = self.from_left(matrix, self.value(operand), self.value(out), stage.add)
+        self.say(self.comment(out), line)
+
+    def from_left(self, matrix: str, operand: str, out: str, add: bool) -> str:
+        """The line of a product of one matrix with many, into others or added to them."""
+        line = f"{self.xp}.matmul({matrix}, {operand})"
+        return f"{out}[...] += {line}" if add else f"{out}[...] = {line}"
+
+    def rows(self, value: Value, axis: Size = "") -> str:
+        """All matrices as the rows of one; with `axis` that one, which is one of the last two, goes along
+        the rows.
+        """
+        text, last = self.value(value), axis or value.axes[-1]
+        lead = "T * B" if self.where == ALL else "B"
+        others = self.names.size(length(tuple(a for a in value.axes if a != last)))
+        turned = "" if last == value.axes[-1] else ".swapaxes(-2, -1)"
+        count = f"{lead} * ({others})" if " + " in others else f"{lead} * {others}"
+        return f"{text}{turned}.reshape({count}, {self.names.letter(last)})"
+
+    def block_product(self, stage: MatMul) -> None:
+        """A product of block-diagonal matrices; those that each step needs are laid block by block once."""
+        part, wish = self.gathered(stage.weights)
+        gates = sum(len(weight.members) for weight in stage.weights)
+        operand, out = self.flat(stage.operand), self.flat(stage.out)
+        name = "blockwise_back" if stage.transposed else "blockwise"
+        blocks = f"by_block({part}, {self.names.letter(stage.blocks)}, {gates})"
+        once = blocks if stage.transposed else f"{blocks}.swapaxes(2, 3)"
+        if self.where == LOOP and stage.transposed:
+            once = self.made_once(blocks, f"{wish}_blocks")
+        elif self.where == LOOP:
+            once = self.made_once(f"{self.xp}.ascontiguousarray({once})", f"{wish}_blocks_T")
+        self.module.helpers.update(("by_block", name))
+        line = f"{name}({operand}, {once}, {out})"
+        if stage.add:
+            line = f"{out}[...] += {name}({operand}, {once}, {self.xp}.empty_like({out}))"
+        self.say(self.comment(*stage.out), line)
 
     def product(self, left: str, right: str, out: str, add: bool) -> str:
         """The line of a product of two matrices, into a third one or added to it."""
         if add:
             return f"{out}[...] += {self.xp}.matmul({left}, {right})"
-        return f"{self.xp}.matmul({left}, {right}, out={out})"
+        return call(f"{self.xp}.matmul(", [left, right, f"out={out}"])
 
     def outer_sum(self, stage: OuterSum) -> None:
-        left, right = self.flat(stage.left), self.flat(stage.right)
+        if stage.along:
+            left, right = (
+                self.rows(v, axis) for (v,), axis in zip((stage.left, stage.right), stage.along, strict=True)
+            )
+        else:
+            left, right = self.flat(stage.left), self.flat(stage.right)
         target = self.weight_part(stage.weight, gradient=True)
         line = self.product(f"{left}.T", right, target, stage.add)
+        if stage.blocks != 1:
+            self.module.helpers.add("blockwise_sum")
+            shape = f"{self.names.letter(stage.blocks)}, {len(stage.weight.members)}"
+            line = f"blockwise_sum({left}, {right}, {shape}, {target})"
+            if stage.add:
+                whole = f"{self.xp}.empty_like({target})"
+                line = f"{target}[...] += blockwise_sum({left}, {right}, {shape}, {whole})"
         self.say(self.sums, *self.cleared(stage.left), *self.cleared(stage.right), line)
 
     @property
@@ -363,7 +466,9 @@ class Host(ABC):
         needed = self.module.clears(self.way, self.schedule.slot[operand[0]])
         if needed and not self.zeroed.issuperset(operand):
             self.zeroed.update(operand)
-            yield f"clear(finished, {self.value(*operand)})"
+            name, buffer = self.value(*operand), self.buffer(self.schedule.slot[operand[0]])
+            rows = self.module.as_rows(name, buffer, self.where == ONCE) if buffer else name
+            yield f"clear(finished, {rows})"
 
 
 # ---------------------------------------------------------------------------------------------- names

@@ -20,10 +20,11 @@ from typing import cast
 import sympy as sp
 from sympy.core.relational import Relational
 
-from gategen.graph import Length, Pointwise, Value, length
+from gategen.graph import Length, Pointwise, Value, axes, length
 from gategen.plan import Home, Slot, offset_rank
 from gategen.spec import language as lang
 from gategen.spec.functions import TABLE, row_of
+from gategen.spec.language import Axes, Extent
 from gategen.spec.printer import Printer, fraction, leading_minus
 
 
@@ -43,6 +44,7 @@ class View:
     stop: sp.Expr
     shift: int = 0
     single: bool = False  # size 1 (or one number): broadcasts
+    axes: Axes = ()  # where matrices are computed, those along which it differs
 
     @cached_property
     def span(self) -> tuple[int, int]:
@@ -108,11 +110,20 @@ COMMUTE = frozenset({"add", "multiply", *(row.name for row in TABLE if row.symme
 
 
 class Assembler:
-    """Instructions for a run of pointwise ops. `place` gives the memory of a value, or None for scratch."""
+    """Instructions for a run of pointwise ops. `place` gives the memory of a value, or None for scratch.
 
-    def __init__(self, place: Callable[[Value], View | None], number: Callable[[sp.Expr], str]) -> None:
+    `whole` is the size of all scratch arrays, where vectors stand beside matrices.
+    """
+
+    def __init__(
+        self,
+        place: Callable[[Value], View | None],
+        number: Callable[[sp.Expr], str],
+        whole: Extent | None = None,
+    ) -> None:
         self.place = place
         self.number = number
+        self.whole = whole
         self.scratch = 0
         self.local: dict[Value, View] = {}
         self.made: list[Instruction] = []
@@ -124,12 +135,12 @@ class Assembler:
         self.label = op.out.name
         out = self.place(op.out)
         if out is None:
-            out = self.local[op.out] = self.temporary(op.out.size)
+            out = self.local[op.out] = self.temporary(self.whole or op.out.size)
         self.assign(op.expr, out)
 
-    def temporary(self, size: object) -> View:
-        width = sp.Integer(1) if size == 1 else length(size)  # type: ignore[arg-type]
-        return View(self.new(), sp.S.Zero, width, 0, size == 1)
+    def temporary(self, size: Extent) -> View:
+        along = axes(size)
+        return View(self.new(), sp.S.Zero, length(size), 0, size == 1, along if len(along) > 1 else ())
 
     def new(self) -> Scratch:
         self.scratch += 1
@@ -145,7 +156,7 @@ class Assembler:
         self.made.append(Instruction(name, tuple(args), out, (self.label,)))
 
     def like(self, out: View) -> View:
-        return View(self.new(), sp.S.Zero, out.stop - out.start, 0, out.single)
+        return View(self.new(), sp.S.Zero, out.stop - out.start, 0, out.single, out.axes)
 
     def assign(self, expr: sp.Expr, out: View) -> None:
         """Leave `expr` in `out`, which may be the memory of one of its operands."""
@@ -188,7 +199,7 @@ class Assembler:
 
     @staticmethod
     def atomic(expr: sp.Basic) -> bool:
-        return bool(isinstance(expr, (Value, Length)) or expr.is_number)
+        return isinstance(expr, Value) or of_sizes(expr)
 
     def operand(self, expr: sp.Expr, like: View) -> Operand:
         """Where the value of `expr` can be read: its own memory if it is atomic, else scratch it is computed
@@ -196,7 +207,7 @@ class Assembler:
         """
         if isinstance(expr, Value):
             return self.view(expr)
-        if isinstance(expr, Length) or expr.is_number or not expr.atoms(Value):
+        if self.atomic(expr):
             return Text(self.number(expr))
         scratch = self.like(like)
         self.assign(expr, scratch)
@@ -298,6 +309,15 @@ class Assembler:
         left, right = (self.operand(side, out) for side in (condition.lhs, condition.rhs))
         assert not isinstance(left, Test) and not isinstance(right, Test)
         return Test(condition.rel_op, left, right)
+
+
+def of_sizes(expr: sp.Basic) -> bool:
+    """Whether `expr` is arithmetic of sizes and numbers, which Python has as a number."""
+    if isinstance(expr, Length) or (isinstance(expr, sp.Expr) and expr.is_number):
+        return True
+    if isinstance(expr, sp.Pow):
+        return bool(expr.exp.is_Integer) and of_sizes(expr.base)
+    return isinstance(expr, (sp.Add, sp.Mul)) and all(map(of_sizes, expr.args))
 
 
 # ---------------------------------------------------------------------------------------------- merge

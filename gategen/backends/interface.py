@@ -9,18 +9,27 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Container, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
-from itertools import accumulate
+from itertools import accumulate, groupby
 
 from gategen.backends.contents import Filling, brief, filling
-from gategen.backends.folding import WIDTH, assigned, call, listing, returned, together, wrapped
+from gategen.backends.folding import (
+    WIDTH,
+    assigned,
+    call,
+    listing,
+    returned,
+    taking,
+    together,
+    wrapped,
+)
 from gategen.backends.module import Module, Target, tape_buffers
 from gategen.backends.names import SIZE_LETTERS, argument_name, size_argument
-from gategen.graph import length
+from gategen.graph import length, shape_of
 from gategen.plan import FIRST_STEP, Buffer, Field, Told, sizes_told
 from gategen.spec.cell import Cell
-from gategen.spec.language import Input, Size, State
+from gategen.spec.language import Extent, Input, Size, State, factors
 from gategen.spec.printer import Printer
 
 # ---------------------------------------------------------------------------------------------- the cell
@@ -139,6 +148,7 @@ class SizeRecord:
     letter: str  # its name in the code
     argument: str  # the same in the arguments of `init`
     source: str = ""  # what tells it: an expression of the shapes of `params`, or the name of an input
+    at: int = -1  # which entry of the shape of that input
 
 
 @dataclass(frozen=True)
@@ -146,7 +156,7 @@ class Measured:
     """The sizes that one function needs."""
 
     call: str  # the line that calls `measure`
-    x_size: str  # what to call the last entry of the shape of x
+    x_size: str  # what to call the last entries of the shape of x, behind T and B
     others: tuple[str, ...]  # lines that find sizes of other inputs, which need not be arrays yet
 
 
@@ -193,12 +203,16 @@ def measured(
         return text is None or mentions(text, size.letter)
 
     names = [size.letter if used(size) else "_" for size in sizes]
-    x_size = module.cell.inputs[0].size
-    of_others = [size for size in late if size.name != x_size and used(size)]
+    x_sizes = shape_of(module.cell.inputs[0].size)
+    letters = {size.name: size.letter for size in late if used(size)}
+    of_others = [size for size in late if size.name not in x_sizes and used(size)]
     return Measured(
         call="measure(params)" if set(names) <= {"_"} else f"{listing(names)} = measure(params)",
-        x_size=next((size.letter for size in late if size.name == x_size and used(size)), "_"),
-        others=tuple(f"{s.letter} = (0, *{module.target.shape.format(s.source)})[-1]" for s in of_others),
+        x_size=", ".join(letters.get(str(size), "_") for size in x_sizes),
+        others=tuple(
+            f"{s.letter} = ({'0, ' * -s.at}*{module.target.shape.format(s.source)})[{s.at}]"
+            for s in of_others
+        ),
     )
 
 
@@ -211,6 +225,14 @@ def measured_sizes(module: Module) -> tuple[SizeRecord, ...]:
 
     def source(told: Told) -> str:
         length = f"params.{module.names['field', told.field]}.shape[{told.axis}]"
+        if told.whole:
+            return f"({source(found[told.whole])}) // max(1, {length})"
+        if told.times:
+            known = (
+                str(part) if isinstance(part, int) else f"({source(found[part])})" for part in told.times
+            )
+            each = f"{length} // {told.count}" if told.count > 1 else length
+            return f"{each} // max(1, {' * '.join(known)})"
         rest = " - ".join([length, *map(module.names.letter, told.others)])
         if told.count == 1:
             return rest
@@ -223,11 +245,31 @@ def measured_sizes(module: Module) -> tuple[SizeRecord, ...]:
 def late_sizes(module: Module) -> tuple[SizeRecord, ...]:
     """The sizes that only the shape of an input tells, with the input."""
     known = sizes_told(module.plan.fields)
-    found: dict[str, str] = {}
+    found: dict[str, SizeRecord] = {}
     for symbol in module.cell.inputs:
-        if isinstance(symbol.size, str) and symbol.size not in known:
-            found.setdefault(symbol.size, module.names["memory", symbol.name])
-    return tuple(size_record(module, size, source) for size, source in found.items())
+        axes = shape_of(symbol.size)
+        for k, size in enumerate(axes):
+            if isinstance(size, str) and size not in known and len(factors(size)) == 1:
+                record = size_record(module, size, module.names["memory", symbol.name])
+                found.setdefault(size, replace(record, at=k - len(axes)))
+    return tuple(found.values())
+
+
+@dataclass(frozen=True)
+class Share:
+    """A size that is shared out among as many as another says."""
+
+    whole: str  # its letter
+    argument: str  # what `init` calls it
+    count: str
+    said: str  # among how many, as text of an f-string
+
+
+def share_record(module: Module, whole: str, count: Size) -> Share:
+    letters = module.names.sizes
+    number = module.names.letter(count)
+    said = f"{count}" if isinstance(count, int) else f"{size_argument(count, letters)} = {{{number}}}"
+    return Share(letters[whole], size_argument(whole, letters), number, said)
 
 
 def checked_sizes(sizes: Sequence[SizeRecord], shapes: str) -> str:
@@ -246,11 +288,15 @@ class InputRecord:
 
     name: str
     argument: str  # its name among the arguments of `forward` and `step`
-    size: str
+    rank: str  # how many axes it has
+    row_rank: str  # the same where it is of one step, or constant in time
+    size: str  # of a matrix both, `N, F`
+    over: str  # what makes an array of one number a row broadcast over it
     said_size: str  # of the spec: `"hidden"`, `3`
     shape: str  # of all steps
     broadcast: str  # the expression that gives it to every step, where it was constant in time
     gradient: str
+    gradient_rows: str  # the same with all features in one axis
     result: str  # the gradient as `backward` returns it
     first_gradient: str  # that at the first step, where it has a rule of its own
 
@@ -261,22 +307,35 @@ def input_record(module: Module, symbol: Input) -> InputRecord:
     gradient, size = module.input_gradient(symbol.name), names.letter(symbol.size)
     ruled, shape = module.plan.rule(FIRST_STEP) is not None, f"(T, B, {size})"
     summed = f'{gradient}.sum(axis=0) if "{argument}" in constant else {gradient}'
+    own = shape_of(symbol.size)
+    rows = f"{gradient}.reshape(T, B, {names.size(length(own))})" if len(own) > 1 else gradient
     return InputRecord(
         name=name,
         argument=argument,
+        rank=str(2 + len(own)),
+        row_rank=str(1 + len(own)),
         size=size,
+        over=over_all(symbol.size),
         said_size=said(symbol.size),
         shape=shape,
         broadcast=module.target.broadcast.format(name, shape),
         gradient=gradient,
+        gradient_rows=rows,
         result=gradient if argument == "x" else summed,
         first_gradient=names.of("first gradient", symbol.name, f"first_d_{symbol.name}") if ruled else "",
     )
 
 
-def said(size: Size) -> str:
+def said(size: Extent) -> str:
     """A size as Python says it."""
+    if isinstance(size, tuple):
+        return f"({', '.join(map(said, size))})"
     return f'"{size}"' if isinstance(size, str) else f"{size}"
+
+
+def over_all(size: Extent) -> str:
+    """What makes an array of one number a row broadcast over the features of a value of this size."""
+    return f"[...{', None' * (len(size) - 1)}]" if isinstance(size, tuple) else ""
 
 
 @dataclass(frozen=True)
@@ -287,7 +346,9 @@ class StateRecord:
     array: str  # its values at all times
     carry: str  # its gradient
     kept: str  # the gradient, set aside while a finished sequence goes through the step
-    size: str
+    size: str  # of a matrix both, `H, K`
+    width: str  # how many numbers a row of it has
+    over: str  # what makes an array of one number a row broadcast over it
     said_size: str  # of the spec: `"hidden"`, `3`
     initial: str  # a number; empty where a rule makes it
 
@@ -300,6 +361,8 @@ def state_record(module: Module, symbol: State) -> StateRecord:
         carry=module.carry(symbol.name, module.plan.step),
         kept=names.of("kept", symbol.name, f"kept_{symbol.name}"),
         size=names.letter(symbol.size),
+        width=names.size(length(symbol.size)),
+        over=over_all(symbol.size),
         said_size=said(symbol.size),
         initial=module.number(initial) if initial.is_number else "",
     )
@@ -357,12 +420,14 @@ class OutputRecord:
     first: str  # that at the first step, where it has a rule of its own; empty where it is there already
     given: str  # its gradient as the caller gives it
     gradient: str  # the same as an array
+    over: str  # what makes an array of one number a row broadcast over it
+    line: str  # it with zeros where a sequence is over; empty where that is more than one line
 
 
 def output_records(module: Module, sources: Sequence[str], own: Container[str]) -> tuple[OutputRecord, ...]:
     """The outputs, by what they lie in; what lies in memory of its own (`own`) needs no copy."""
     names, outputs, ruled = module.names, module.plan.step.forward.graph.outputs, module.plan.rule(FIRST_STEP)
-    return tuple(
+    records = (
         OutputRecord(
             name=names.find("output", name) or name,
             said_name=str(module.cell.outputs[k]),
@@ -373,11 +438,21 @@ def output_records(module: Module, sources: Sequence[str], own: Container[str]) 
             first=names["first output", name] if ruled and not source.endswith("[1:]") else "",
             given="d_y" if len(outputs) == 1 else f"d_y[{k}]",
             gradient=gradient,
+            over=over_all(value.size),
+            line="",
         )
         for k, ((name, value), source, gradient) in enumerate(
             zip(outputs, sources, module.seeds(module.plan.step), strict=True)
         )
     )
+    return tuple(replace(record, line=line_of(record, module.target)) for record in records)
+
+
+def line_of(output: OutputRecord, target: Target) -> str:
+    """The line that makes an output, if one does."""
+    ended = f"{target.xp}.where(finished{output.over}, 0, {output.array}){target.kept_dtype}"
+    line = f"{output.name} = {output.source} if finished is None else {ended}"
+    return "" if output.first or len(line) > WIDTH - 4 else line
 
 
 @dataclass(frozen=True)
@@ -465,6 +540,7 @@ class Signature:
     ranks: str
     stacks: bool  # whether a field holds several arrays
     init_checks: str
+    shares: tuple[Share, ...]  # what `init` must be able to share out
     filling: Filling
     no_input_size: bool  # whether no array has the size `input`
     inputs: tuple[InputRecord, ...]
@@ -473,6 +549,7 @@ class Signature:
     states: tuple[StateRecord, ...]
     buffers: Buffers | None
     ruled: bool  # whether there is a rule of its own for states that nobody gave
+    parallel: bool  # whether `forward` can find the states of all steps at once
 
 
 def signature(module: Module) -> Signature:
@@ -487,9 +564,10 @@ def signature(module: Module) -> Signature:
         sizes=sizes,
         measure=measure_record(module, fields),
         fields=fields,
-        ranks=listing([f.rank for f in fields]),
+        ranks=ranks_of(fields),
         stacks=any(len(f.packed) > 1 for f in fields),
         init_checks=checked_sizes(sizes, " ".join(f.shape for f in fields)),
+        shares=tuple(share_record(module, whole, count) for whole, count in cell.shares),
         filling=filling(module),
         no_input_size=not cell.has_input_size,
         inputs=inputs,
@@ -498,6 +576,7 @@ def signature(module: Module) -> Signature:
         states=tuple(state_record(module, s) for s in cell.states),
         buffers=buffers_of(module, sizes),
         ruled=len(module.plan.rules) > 1,
+        parallel=module.plan.newton is not None,
     )
 
 
@@ -513,12 +592,14 @@ def tape_items(module: Module, given: Signature) -> tuple[TapeItem, ...]:
         *(TapeItem(i.name, array, i.shape) for i in given.inputs),
         *(TapeItem(name, array, f"{shape}  the initial state first", shape) for name, shape in shapes),
         *(
-            TapeItem(name, array, f"{shape}  {', '.join(b.members)}", shape, dtype)
+            TapeItem(name, array, f"{shape}  {members(b, f'    {name}: {array}  # {shape}  ')}", shape, dtype)
             for b, name, shape, dtype in held
         ),
         TapeItem("finished", f"{array} | None", "(T, B, 1) where a sequence is over"),
         TapeItem("given", "bool", "whether the caller gave the initial states"),
     ]
+    if plan.newton:
+        items.append(TapeItem("iterations", "int", "of Newton's method; 0 where all steps went one by one"))
     if given.extra:
         items.append(TapeItem("constant", "list[str]", "inputs that were (B, size), constant in time"))
     if given.buffers:
@@ -530,6 +611,12 @@ def tape_items(module: Module, given: Signature) -> tuple[TapeItem, ...]:
     if plan.rule(FIRST_STEP):
         items.append(TapeItem("first_tape", "Any", "what the first step left behind"))
     return tuple(items)
+
+
+def members(buffer: Buffer, before: str) -> str:
+    """What lies in a buffer, in a line that begins so: the first and the last where it is too long."""
+    said = ", ".join(buffer.members)
+    return said if len(before + said) <= WIDTH else f"{buffer.members[0]} to {buffer.members[-1]}"
 
 
 @dataclass(frozen=True)
@@ -576,7 +663,8 @@ class Calls:
 def calls_of(module: Module, given: Signature, passing: Passing) -> Calls:
     tape, result = passing.tape, passing.result
     lent = [item for item in tape if item.shape]
-    targets = [item.name if item.name != "given" or given.ruled else "_" for item in tape]
+    unread = {"iterations", *([] if given.ruled else ["given"])}
+    targets = ["_" if item.name in unread else item.name for item in tape]
     gradients = [f"{i.argument}={i.result}" for i in given.inputs]
     first_entries = listing([f"{s.array}[0]" for s in given.states])
     late = "".join(f"{size.letter}, " for size in given.measure.late)
@@ -593,7 +681,7 @@ def calls_of(module: Module, given: Signature, passing: Passing) -> Calls:
         start=f"{first_entries} = start_states(params, {late}B, dtype)",
         memory="\n".join(
             call(
-                f"{listing([item.name for item in lent if item.dtype == dtype])} = memory(",
+                taking([item.name for item in lent if item.dtype == dtype], "memory("),
                 ["tape", dtype, *(f"{item.name}={item.shape}" for item in lent if item.dtype == dtype)],
             )
             for dtype in dict.fromkeys(item.dtype for item in lent)
@@ -607,6 +695,14 @@ def calls_of(module: Module, given: Signature, passing: Passing) -> Calls:
         in_parts=in_parts_call(given, passing.outputs),
         part=part_call(given, passing.outputs),
     )
+
+
+def ranks_of(fields: Sequence[FieldRecord]) -> str:
+    """How many axes each field has: `(2, 2, 1)`, of many fields `(2,) * 9 + (1,) * 4`."""
+    ranks = [field.rank for field in fields]
+    if len(ranks) <= 12:
+        return f"({listing(ranks)})"
+    return " + ".join(f"({rank},) * {len([*group])}" for rank, group in groupby(ranks))
 
 
 def parameters_of(fields: Iterable[FieldRecord]) -> str:
@@ -634,6 +730,7 @@ def in_parts_call(given: Signature, outputs: Sequence[OutputRecord]) -> str:
     rooms = [f"np.empty({output.shape}, dtype)" for output in outputs]
     room = rooms[0] if len(rooms) == 1 else f"({', '.join(rooms)})"
     further = [*(i.name for i in given.extra), *(["buffers"] if given.buffers else [])]
+    further += ["parallel=parallel"] if given.parallel else []
     return call("return in_parts(", ["params", "x", "initial", "lengths", "steps", room, *further])
 
 
@@ -642,8 +739,11 @@ def part_call(given: Signature, outputs: Sequence[OutputRecord]) -> str:
     targets = ["y[now]"] if len(outputs) == 1 else [f"y[{k}][now]" for k in range(len(outputs))]
     result = targets[0] if len(targets) == 1 else f"({', '.join(targets)})"
     arguments = ["params", "x[now]", "initial=initial", "lengths=rest", "tape=tape"]
+    arguments += ["parallel=parallel"] if given.parallel else []
     arguments += ["buffers=buffers", "training=False"] if given.buffers else []
-    arguments += [f"{i.argument}={i.name} if {i.name}.ndim == 2 else {i.name}[now]" for i in given.extra]
+    arguments += [
+        f"{i.argument}={i.name} if {i.name}.ndim == {i.row_rank} else {i.name}[now]" for i in given.extra
+    ]
     return call(f"{result}, initial, tape = forward(", arguments)
 
 
@@ -665,7 +765,8 @@ def forward_head(given: Signature, result: Result) -> str:
     further = ["buffers: Buffers | None = None", "training: bool = True"] if given.buffers else []
     further += [f"{i.argument}: {array}" for i in given.extra]
     end = f") -> tuple[{result.type}, States, Tape | None]:"
-    return call("def forward(", [*fixed, "tape: Any = True", *further], end, WIDTH)
+    last = ["tape: Any = True", *(["parallel: bool = False"] if given.parallel else [])]
+    return call("def forward(", [*fixed, *last, *further], end, WIDTH)
 
 
 def step_head(given: Signature, result: Result) -> str:

@@ -15,6 +15,7 @@ from gategen.backends.names import names_of
 from gategen.graph import Pointwise, Value, length
 from gategen.plan import START_STATES, Buffer, InBuffer, Plan, Rule, Schedule, Slot
 from gategen.spec.functions import TABLE
+from gategen.spec.language import Extent
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class Module(ABC):
         self.plan = plan
         self.cell = plan.cell
         self.helpers: set[str] = set()
-        self.fields = {f.name: f for f in (*plan.fields, *plan.dots)}
+        self.fields = {f.name: f for f in plan.every_field}
         self.names = names_of(plan)
         self.known_ways: dict[str, tuple[Way, Way]] = {}  # by rule
 
@@ -137,7 +138,10 @@ class Module(ABC):
         if expr.is_number:
             value = float(expr)
             return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(value)
-        return f"({self.names.size(expr)})"
+        roots = {
+            e: sp.Float(float(e)) for e in expr.atoms(sp.Pow, sp.NumberSymbol, sp.Function) if e.is_number
+        }
+        return f"({self.names.size(expr.xreplace(roots))})"
 
     @cached_property
     def singular(self) -> bool:
@@ -157,6 +161,16 @@ class Module(ABC):
         own = slot.home in {InBuffer(b.name) for b in made}
         return own and self.singular and way.rule.name != START_STATES
 
+    def in_rows(self, array: str, size: Extent) -> str:
+        """An array of one step with all features in one axis."""
+        return f"{array}.reshape(B, {self.names.size(length(size))})"
+
+    def as_rows(self, array: str, buffer: Buffer, once: bool = False) -> str:
+        """An array of a buffer, of all steps or of one, whose last axis holds all features."""
+        stepped = {"state": "T + 1, B", "time": "T, B", "input": "T, B"}
+        lead = "B" if once else stepped.get(buffer.kind, "B")
+        return f"{array}.reshape({lead}, {self.names.size(buffer.width)})" if buffer.axes else array
+
     def dtype(self, buffer: str) -> str:
         """The expression for the dtype of a buffer."""
         return "dtype"
@@ -169,9 +183,9 @@ class Module(ABC):
     def shape(self, buffer: Buffer, rows: bool = False) -> str:
         """The shape of a buffer as text: `(T, B, 3 * H)`, or gate by gate unless it must be in `rows`."""
         lead = {"state": "T + 1, ", "time": "T, ", "input": "T, "}.get(buffer.kind, "")
-        width = self.names.size(buffer.width)
+        width = self.names.letter(buffer.axes) if buffer.axes else self.names.size(buffer.width)
         if buffer.kind == "static":
-            return f"({width},)"
+            return f"({width})" if buffer.axes else f"({width},)"
         n = 0 if rows else self.by_gate.get(buffer.name, 0)
         return f"({lead}{n}, B, {self.names.size(buffer.width / n)})" if n else f"({lead}B, {width})"
 

@@ -13,12 +13,13 @@ from gategen.graph import fresh
 from gategen.plan import FIRST_STEP, Plan
 from gategen.spec.cell import Cell
 from gategen.spec.functions import TABLE
-from gategen.spec.language import Size
+from gategen.spec.language import Axes, Extent, factors, shared
 from gategen.spec.printer import Printer
 
 HELPERS = ("clear", *(call.name for row in TABLE for call in (row.numpy, row.exact) if call and call.text))
 
 SIZE_LETTERS = {"input": "I", "hidden": "H"}
+FURTHER_LETTERS = {"heads": "N"}
 
 # Names that the templates use, and Python itself; a name of the spec that is one of them gets a trailing
 # underscore in the module.
@@ -37,8 +38,14 @@ WORDS = frozenset(
     jvp backward_jvp tangent direction dot_params moved fitting Tangent PARAMS TAPE DIRECTION d_d_y d_d_final
     first_step_jvp first_step_backward_jvp start_states_jvp start_states_backward_jvp first_tangent dot_start
     gradients more
-    cp Path SOURCE launch kernel here product row_sum column_sums arithmetic compiled call cache ARITHMETIC
-    lies gemm ml_dtypes run_c for_c ends_for_c
+    cp Path SOURCE launch kernel here product row_sum row_max running_sum column_sums arithmetic
+    compiled call cache ARITHMETIC lies gemm ml_dtypes run_c for_c ends_for_c by_block blockwise
+    blockwise_back blockwise_sum apart
+    weights weights_backward weights_jvp weights_backward_jvp precise stored accumulate
+    along_rows down_columns over_matrices through_time
+    parallel newton iterated linearized every_step by_stretch stretches starts stops iterations done change
+    largest tolerance entries
+    one_launch sharing cooperative BLOCKS ROWS CHUNK THREADS blocks limits
     """.split()
 ) | {*HELPERS, *keyword.kwlist, *dir(builtins), "where", "keep", "known"}
 
@@ -54,8 +61,10 @@ GLOBALS = frozenset(
     """
     params x initial lengths tape buffers training x_t state np cp NamedTuple Any Params States Grads Tape
     Buffers init_buffers measure precision check memory over backwards chunks tiles project os first_step
-    start_states forward launch kernel type_of here product row_sum column_sums arithmetic in_parts
-    run_c for_c ends_for_c
+    start_states forward launch kernel type_of here product row_sum row_max running_sum column_sums arithmetic
+    in_parts
+    run_c for_c ends_for_c weights weights_backward along_rows down_columns over_matrices
+    parallel newton
     """.split()
 ) | {*HELPERS, *dir(builtins)}
 
@@ -94,6 +103,7 @@ class Scope:
         self.words = words  # of the language and of the templates
         self.sizes = sizes
         self.known = dict(known or {})  # by role, by what the thing is called in the plan, and by level
+        self.divided = "{} // {}"  # how integers are divided
         self.widths: dict[sp.Expr, str] = {}  # as text; the same few are asked for again and again
 
     def new(self, wish: str) -> str:
@@ -122,16 +132,31 @@ class Scope:
 
     def inner(self) -> Scope:
         """A scope inside this one."""
-        return Scope(self.taken, self.sizes, self.known, self.words)
+        made = Scope(self.taken, self.sizes, self.known, self.words)
+        made.divided = self.divided
+        return made
 
     def size(self, expr: sp.Expr) -> str:
         """`3 * H`, `H + I`: a width in the module's size letters."""
         if expr not in self.widths:
-            self.widths[expr] = Printer(rename=self.sizes)(sp.sympify(expr))
+            found = sp.sympify(expr)
+            shares = {s.name: self.letter(s.name) for s in found.free_symbols if shared(s.name)[0]}
+            self.widths[expr] = Printer(rename={**self.sizes, **shares})(found)
         return self.widths[expr]
 
-    def letter(self, size: Size) -> str:
-        """The letter of a size; a number is its own."""
+    def width(self, width: sp.Expr, axes: Axes = ()) -> str:
+        """How many numbers a row has: `2 * H`, of a matrix `H * K`."""
+        return " * ".join(f"({s})" if " " in s else s for s in map(self.letter, axes)) or self.size(width)
+
+    def letter(self, size: Extent) -> str:
+        """The letter of a size, `H, K` of a matrix; a number is its own."""
+        if isinstance(size, tuple):
+            return ", ".join(map(self.letter, size))
+        if len(factors(size)) > 1:
+            return " * ".join(map(self.letter, factors(size)))
+        whole, count = shared(size)
+        if whole:
+            return self.divided.format(self.letter(whole), self.letter(count))
         return self.sizes.get(str(size), str(size))
 
 
@@ -142,9 +167,11 @@ def names_of(plan: Plan, words: Set[str] = WORDS) -> Scope:
 
 def names_beside(plan: Plan, names: Scope) -> Scope:
     """The names of a module of second derivatives: those of the module that it stands beside, and its own."""
-    for f in plan.dots:
+    for f in (*plan.dots, *plan.computed_dots):
         names.of("field", f.name, f.name)
-    for f in plan.fields:
+    for f in plan.gradients:
+        names.of("field gradient", f.name, f"d_{f.name}")
+    for f in (*plan.fields, *plan.computed):
         names.put("field gradient", f.name, names.new(f"dot_d_{f.name}"))
     for rule in plan.rules:
         for buffer in rule.buffers:
@@ -157,9 +184,9 @@ def own_names(plan: Plan, words: Set[str] = WORDS) -> Scope:
     step, sizes = plan.step, size_letters(plan.cell)
     outputs = [name for name, _ in step.forward.graph.outputs]
     names = Scope({*words, *sizes.values()}, sizes, words=words)
-    for f in plan.fields:
+    for f in (*plan.fields, *plan.computed):
         names.of("field", f.name, f.name)
-    for f in plan.fields:
+    for f in (*plan.fields, *plan.computed):
         names.of("field gradient", f.name, f"d_{f.name}")
     mask = step.forward.graph.mask
     for word, value in vars(mask).items() if mask else ():
@@ -182,7 +209,7 @@ def size_letters(cell: Cell) -> dict[str, str]:
     """`H` for hidden, `I` for input, the first letter of a further size where it is free."""
     letters: dict[str, str] = {}
     for size in cell.sizes:
-        wish = SIZE_LETTERS.get(size, size[0].upper())
+        wish = {**SIZE_LETTERS, **FURTHER_LETTERS}.get(size, size[0].upper())
         letters[size] = fresh(wish if wish not in WORDS else size.upper(), {*WORDS, *letters.values()})
     return letters
 

@@ -15,7 +15,7 @@ from functools import cached_property
 import sympy as sp
 
 from gategen.backends.folding import WIDTH, call, together, wrapped
-from gategen.backends.functions import context
+from gategen.backends.functions import context, needed_helpers
 from gategen.backends.host import AHEAD, ALL, LOOP, ONCE, STEPPED, Block, Host, joined
 from gategen.backends.instructions import (
     Assembler,
@@ -30,16 +30,18 @@ from gategen.backends.instructions import (
     merge,
 )
 from gategen.backends.instructions import slot_view as view_of
-from gategen.backends.interface import Array, array_of, empties
+from gategen.backends.interface import Array, array_of, empties, signature
 from gategen.backends.module import Module, OneStep, Target, Way
 from gategen.backends.names import Role, Scope
+from gategen.backends.newton import newton_record
 from gategen.backends.second import context as second_context
 from gategen.backends.sigmoids import beside_exact, beside_tanh, exact
-from gategen.graph import Pointwise, Value, length
+from gategen.graph import Pointwise, Value, axes, length
 from gategen.plan import (
-    FIRST_STEP,
+    NEWTON,
     Buffer,
     ColumnSum,
+    Contraction,
     Given,
     InBuffer,
     InField,
@@ -48,6 +50,8 @@ from gategen.plan import (
     MatMul,
     Plan,
     Rule,
+    RunningSum,
+    Shifted,
     Sum,
     offset_rank,
     second,
@@ -55,6 +59,7 @@ from gategen.plan import (
 from gategen.render import module_text
 from gategen.spec.elementwise import Call, helpers
 from gategen.spec.functions import TABLE
+from gategen.spec.language import Axes, Size
 
 ARRAYS = True
 
@@ -79,6 +84,8 @@ def files(plan: Plan) -> dict[str, str]:
     """The module of a cell, by file name."""
     module = NumpyModule(plan)
     made = context(module, Lines)
+    made["newton"] = newton_record(module, Stretches, signature(module).measure)
+    made |= needed_helpers(module)
     functions = helpers(module.helpers, CALLS.values())
     return {f"{plan.cell.name}_numpy.py": module_text({**made, "functions": functions})}
 
@@ -112,12 +119,15 @@ class Lines(Host):
         self.nth: list[int] = []  # how many before each of them are as wide
         self.size: sp.Expr = sp.S.One  # of the values of the kernel at hand
         self.unit = 1  # the same as a number that can be compared
-        self.alone = where == ONCE or way.rule is not module.plan.step  # whether there is one step alone
+        several = way.rule is module.plan.step or way.rule.name == NEWTON
+        self.alone = where == ONCE or not several  # whether there is one step alone
         self.by_gate: Mapping[str, int] = {} if self.alone else module.by_gate
         self.static = False  # whether the kernel at hand is for all rows alike
         self.spread = False  # whether its stacks may lie gate by gate
         self.apart = False  # whether those of the instruction at hand do
         self.form = "{}"  # what makes the array at hand lie so
+        self.along: Axes = ()  # of the matrices of the kernel at hand
+        self.side = "each"  # what the array at hand is called where it lies so
         self.ones = False
 
     @property
@@ -132,7 +142,12 @@ class Lines(Host):
         ]
         numbers = together([(name, f"np.array({number}, dtype)") for number, name in self.numbers.items()])
         room = empties((*self.rooms.values(), *(Array(*pair) for pair in self.scratch.items())), "np")
-        return (*weights, *ones, *numbers, *room, *named_together(self.views), *tiled)
+        return (*weights, *ones, *numbers, *room, *named_together(self.lasting), *tiled)
+
+    @property
+    def lasting(self) -> Mapping[str, str]:
+        """The views that are the same all the time."""
+        return self.views
 
     def settle(self, *kept: str) -> None:
         uses: dict[str, list[tuple[Block, int]]] = {}  # the lines that mention each word
@@ -161,15 +176,21 @@ class Lines(Host):
 
     @property
     def starts_late(self) -> bool:
-        """Whether the loop leaves the first step to a rule of its own."""
-        ruled = self.module.plan.rule(FIRST_STEP) is not None and not self.module.plan.of
-        return ruled and not self.schedule.graph.backwards
+        """Whether the loop leaves some steps to others: the first to a rule of its own, all to Newton."""
+        plan = self.module.plan
+        done = plan.newton is not None or plan.opens
+        return done and not self.schedule.graph.backwards
+
+    @property
+    def late(self) -> str:
+        """How many these are."""
+        return "start" if self.module.plan.newton is None else "done"
 
     @property
     def head(self) -> str:
         """`for h_t, h_next in zip(h[:-1], h[1:], strict=True):`, or from the last step to the first."""
         backwards, ahead = self.schedule.graph.backwards, self.schedule.ahead
-        late = "[start:]" if self.starts_late else "[ts]" if ahead else ""
+        late = f"[{self.late}:]" if self.starts_late else "[ts]" if ahead else ""
         sources = [*self.steps, f"ends{late}"]
         targets = ", ".join([*self.steps.values(), "finished_t"] if self.steps else ["(finished_t,)"])
         walk = "backwards" if backwards else "zip"
@@ -187,11 +208,70 @@ class Lines(Host):
     def place(self, view: View) -> str:
         if isinstance(view.home, Scratch):
             text = self.scratch_part(view, view.home)
+        elif self.along:
+            return self.beside_matrices(view)
         else:
             self.form = self.form_of(view)
             text = super().place(view)
             text = self.part(text, f"{text}_rows") if self.form != "{}" else text
         return f"{text}[:, None]" if self.apart and self.for_all_gates(view) else text
+
+    def beside_matrices(self, view: View) -> str:
+        """A vector as the column or the row of matrices that it stands for, a number as a matrix of one."""
+        self.form = self.laid(view, view.axes, self.along)
+        sides = ("column", "row") if len(self.along) == 2 else ("each",) * len(self.along)
+        self.side = sides[self.along.index(view.axes[0])] if len(view.axes) == 1 else "each"
+        self.side = self.side if view.axes else "number"
+        text = super().place(view)
+        text = self.part(text, f"{text}_{self.side}") if self.form != "{}" else text
+        self.side = "each"
+        return text
+
+    def laid(self, view: View, axes: Axes, along: Axes, behind: bool = False) -> str:
+        """The form in which an array has an axis for each of `along`, of length 1 where its value has none.
+
+        With `behind` there is one more, of length 1, at the end.
+        """
+        more = ", None" * behind
+        if len(axes) > 1 and not self.native(view):
+            if axes == along and not behind and len(along) < 2:
+                return "{}"
+            self.module.helpers.add("apart")
+            sizes = [self.names.letter(axis) if axis in axes else "1" for axis in along]
+            if isinstance(view.home, InField) and self.module.fields[view.home.name].columns:
+                return f"{{}}.reshape({', '.join([*sizes, *(['1'] if behind else [])])})"
+            return f"apart({{}}, {', '.join([*sizes, *(['1'] if behind else [])])})"
+        if axes == along:
+            return f"{{}}[...{more}]" if behind else "{}"
+        if not axes:
+            single = ", None" * (len(along) - 1 + behind)
+            return "{}" if self.constant(view) or not single else f"{{}}[...{single}]"
+        marks = [":" if axis in axes else "None" for axis in along]
+        if self.constant(view):
+            while marks[0] == "None" and not behind:
+                marks.pop(0)
+            return "{}" if set(marks) == {":"} and not behind else f"{{}}[{', '.join(marks)}{more}]"
+        return f"{{}}[..., {', '.join(marks)}{more}]"
+
+    def constant(self, view: View) -> bool:
+        """Whether it is one for all rows."""
+        buffer = self.way.rule.buffers[view.home.name] if isinstance(view.home, InBuffer) else None
+        return buffer is None or buffer.kind == "static"
+
+    def native(self, view: View) -> bool:
+        """Whether the memory of a value has an axis for each of its own."""
+        match view.home:
+            case InBuffer(name):
+                return bool(self.way.rule.buffers[name].axes)
+            case InField(name) | InGradient(name):
+                field = self.module.fields[name]
+                return field.columns is not None and len(axes((*field.rows, *field.columns))) == 2
+        return True
+
+    def shaped(self, value: Value, along: Axes, behind: bool = False) -> str:
+        """A value with an axis for each of these."""
+        view = view_of(self.schedule.slot[value])
+        return self.laid(view, value.axes, along, behind).format(self.value(value))
 
     def for_all_gates(self, view: View) -> bool:
         """Whether one array of several steps meets stacks, whose gates stand between steps and rows."""
@@ -261,7 +341,8 @@ class Lines(Host):
             known = source in self.rooms and self.form == "{}"
             return source if known else self.part(source, f"{stem}_ts")
         wish = (f"{base}_next" if view.shift else f"{base}_t") if whole else stem
-        wish = f"{base}_each" if whole and self.form != "{}" else wish
+        if self.form != "{}" and (whole or self.along):
+            wish = f"{base if whole else stem}_{self.side}"
         source, self.form = self.form.format(source), "{}"
         source = self.known.get(source, source)
         if source not in self.steps:
@@ -280,7 +361,7 @@ class Lines(Host):
             base += "[1:]" if shift else ""
             return f"{base}[ts]" if whole else f"{base}[ts, {between}{inner}]"
         late = self.starts_late
-        low, after = ("start", "start + 1") if late else ("", "1")
+        low, after = (self.late, f"{self.late} + 1") if late else ("", "1")
         time = f"{low}:" if low else ""
         if buffer.kind == "state":
             time = (f"{after} :" if late else f"{after}:") if shift else f"{low}:-1"
@@ -293,6 +374,8 @@ class Lines(Host):
         name = self.scratch_name(number)
         if self.same(self.widths[number], view.stop - view.start):
             return name
+        if self.along:
+            raise AssertionError("scratch of matrices is not taken apart")
         if self.static or self.where == ONCE:
             inside = self.span(view.start, view.stop, self.widths[number])
             return self.part(f"{name}[{'' if self.static else ':, '}{inside}]", f"{name}_part")
@@ -310,7 +393,7 @@ class Lines(Host):
         return f"{low or ''}:{'' if view.stop == width else high}"
 
     def scratch_name(self, number: int) -> str:
-        width = self.names.size(self.widths[number])
+        width = self.names.letter(self.along) if self.along else self.names.size(self.widths[number])
         nth = self.nth[number]
         level = "static" if self.static else self.where
         name = self.names.of("scratch", f"{width}, {nth}", "s_ts" if level == AHEAD else "s", level)
@@ -318,7 +401,7 @@ class Lines(Host):
         n = self.widths[number] / self.size
         shape = f"({lead}B, {width})"
         if self.static:
-            shape = width
+            shape = f"({width})" if self.along else width
         elif self.spread and n.is_Integer and n > 1:
             shape = f"({lead}{n}, B, {self.names.size(self.size)})"
         self.scratch[name] = shape
@@ -329,6 +412,12 @@ class Lines(Host):
     def matmul(self, stage: MatMul) -> None:
         """A product; one of the loop that always goes to the same memory is done in tiles."""
         buffer = self.buffer(self.schedule.slot[stage.out[0]])
+        if stage.along:
+            self.product_along(stage)
+            return
+        if stage.blocks != 1:
+            self.block_product(stage)
+            return
         if self.where == ALL and buffer and buffer.name in self.by_gate:
             self.project(stage, buffer)
             return
@@ -350,6 +439,9 @@ class Lines(Host):
         line = f"np.matmul({operand}, {matrix}, out={tiles})"
         self.say(self.comment(*stage.out), line, *([f"{target} += {out}"] if stage.add else []))
 
+    def from_left(self, matrix: str, operand: str, out: str, add: bool) -> str:
+        return self.product(matrix, operand, out, add)
+
     def added_to(self, stage: MatMul, target: str) -> str:
         """Memory for a product that is added to what is in another."""
         view = joined([self.schedule.slot[v] for v in stage.out])
@@ -368,8 +460,93 @@ class Lines(Host):
         self.say(self.comment(*stage.out), f"project({operand}, {weight}, out={out})")
 
     def row_sum(self, stage: Sum) -> None:
-        total, target = f"np.sum({self.value(*stage.operand)}, axis=-1, keepdims=True", self.value(stage.out)
-        self.say(self.comment(stage.out), f"{target} += {total})" if stage.add else f"{total}, out={target})")
+        if stage.operand[0].shape[1:] or stage.out.axes:
+            self.matrix_sum(stage) if stage.how == "sum" else self.largest(stage)
+            return
+        operand, target = self.value(*stage.operand), self.value(stage.out)
+        total = f"np.sum({operand}, axis=-1, keepdims=True"
+        line = f"{target} += {total})" if stage.add else f"{total}, out={target})"
+        if stage.how != "sum":
+            self.module.helpers.add("row_max")
+            real = f"np.real({operand})" if stage.how == "bound" else operand
+            line = f"row_max({real}, out={target}{', also=True' if stage.add else ''})"
+        self.say(self.comment(stage.out), line)
+
+    def largest(self, stage: Sum) -> None:
+        """The largest entries of a value along one of its axes, which comes last."""
+        (operand,), out = stage.operand, stage.out
+        (at,) = (k - len(operand.axes) for k, axis in enumerate(operand.axes) if axis not in out.axes)
+        along = self.shaped(operand, operand.axes)
+        along = along if at == -1 else f"np.moveaxis({along}, {at}, -1)"
+        along = f"np.real({along})" if stage.how == "bound" else along
+        target = self.shaped(out, out.axes, behind=True)
+        self.module.helpers.add("row_max")
+        self.say(self.comment(out), f"row_max({along}, out={target})")
+
+    def running_sum(self, stage: RunningSum) -> None:
+        if stage.axis:
+            axes = stage.out.axes
+            at = axes.index(stage.axis) - len(axes)
+            turn = f"[..., ::-1{', :' * (-1 - at)}]" if stage.backwards else ""
+            source, target = (f"{self.shaped(v, axes)}{turn}" for v in (stage.operand, stage.out))
+            self.say(self.comment(stage.out), f"np.cumsum({source}, axis={at}, out={target})")
+            return
+        turn = "[..., ::-1]" if stage.backwards else ""
+        operand, out = f"{self.value(stage.operand)}{turn}", f"{self.value(stage.out)}{turn}"
+        self.say(self.comment(stage.out), f"np.cumsum({operand}, axis=-1, out={out})")
+
+    def shifted(self, stage: Shifted) -> None:
+        axes, by = stage.out.axes, stage.by
+        behind = ", :" * (len(axes) - 1 - axes.index(stage.axis))
+        source, target = (self.shaped(v, axes) for v in (stage.operand, stage.out))
+        empty, filled, taken = (f":{by}", f"{by}:", f":-{by}") if by > 0 else (f"{by}:", f":{by}", f"{-by}:")
+        self.say(
+            self.comment(stage.out),
+            f"{target}[..., {filled}{behind}] = {source}[..., {taken}{behind}]",
+            f"{target}[..., {empty}{behind}] = 0",
+        )
+
+    def matrix_sum(self, stage: Sum) -> None:
+        """The sum of a matrix along some of its axes."""
+        (operand,) = stage.operand
+        out, axes = stage.out, operand.axes
+        over = [k - len(axes) for k, axis in enumerate(axes) if axis not in out.axes]
+        target = self.shaped(out, out.axes) if out.axes else self.number_of(out)
+        axis = over[0] if len(over) == 1 else tuple(over)
+        self.say(self.comment(out), f"np.sum({self.shaped(operand, axes)}, axis={axis}, out={target})")
+
+    def number_of(self, value: Value) -> str:
+        """A value of one number a row, without the axis for it."""
+        return f"{self.value(value)}[..., 0]"
+
+    def contraction(self, stage: Contraction) -> None:
+        """A product with a matrix of every row, or the sum of the products of two values."""
+        left, right, out = stage.left, stage.right, stage.out
+        matrix, vector = (left, right) if len(left.axes) >= len(right.axes) else (right, left)
+        *heads, rows, columns = (*matrix.axes, "", "")[: max(2, len(matrix.axes))]
+        for kept, summed in ((rows, columns), (columns, rows)):
+            fits = {summed} <= {*vector.axes} <= {*heads, summed} and out.axes == (*heads, kept)
+            if fits and len(matrix.axes) > 1:
+                column = summed == columns
+                target, operand = (
+                    self.shaped(v, (*heads, axis), column) if column else self.as_row(v, heads, axis)
+                    for v, axis in ((out, kept), (vector, summed))
+                )
+                pair = [self.shaped(matrix, matrix.axes), operand]
+                arguments = ", ".join(pair if column else pair[::-1])
+                self.say(self.comment(out), f"np.matmul({arguments}, out={target})")
+                return
+        letters = dict(zip(dict.fromkeys((*left.axes, *right.axes)), "ijkl", strict=False))
+        sides = ["..." * (not v.static) + "".join(letters[axis] for axis in v.axes) for v in (left, right)]
+        target = self.shaped(out, out.axes) if out.axes else self.number_of(out)
+        pair = [self.shaped(v, v.axes) for v in (left, right)]
+        said = f"{','.join(sides)}->...{''.join(letters[axis] for axis in out.axes)}"
+        self.say(self.comment(out), f'np.einsum("{said}", {", ".join(pair)}, out={target})')
+
+    def as_row(self, value: Value, heads: Sequence[Size], axis: Size) -> str:
+        """A vector, of every head, as a matrix of one row."""
+        whole = self.shaped(value, (*heads, axis))
+        return f"{whole}[..., None, :]"
 
     def column_sums(self, stages: Sequence[ColumnSum]) -> None:
         for stage in stages:
@@ -379,6 +556,10 @@ class Lines(Host):
         source, target = self.flat(stage.operand), self.value(*stage.out)
         cleared = self.cleared(stage.operand)
         number = stage.out[0].shape == ()
+        if len(stage.out[0].shape) > 1:
+            target = f"{target}.reshape(-1)"
+        if len(stage.operand[0].shape) > 1 and self.where != ALL:
+            source = f"{source}.reshape(B, {self.names.size(length(stage.operand[0].shape))})"
         self.ones = self.ones or not number
         line = f"{target}[...] = np.sum({source})" if number else f"np.matmul(ones, {source}, out={target})"
         self.say(self.sums, *cleared, line)
@@ -386,15 +567,19 @@ class Lines(Host):
     def kernel(self, kernel: Kernel) -> None:
         slots = self.schedule.slot
         views = {v: view_of(slots[v]) for v in (*kernel.reads, *kernel.writes) if v in slots}
-        assembler = Assembler(views.get, self.module.number)
+        self.along = kernel.size if isinstance(kernel.size, tuple) else ()
+        if self.along:
+            views = {v: replace(view, axes=v.axes) for v, view in views.items()}
+        assembler = Assembler(views.get, self.module.number, self.along or None)
         strict = beside_exact(kernel.ops, slots, self.strict)
         written = beside_tanh([op for op in kernel.ops if op.out not in strict], slots)
         for op in kernel.ops:
             assembler.op(interpolated(written.get(op.out, op)))
         self.static, self.size = kernel.static, length(kernel.size)
         self.unit = offset_rank(self.size)
-        self.spread = not kernel.static and not self.alone
-        parts = blocks(merge([strictly(one, strict) for one in assembler.made], self.spread))
+        self.spread = not (kernel.static or self.alone or self.along)
+        made = [strictly(one, strict) for one in assembler.made]
+        parts = blocks(made if self.along else merge(made, self.spread))
         instructions, self.widths = fit([one for part in parts for one in part])
         self.nth = nth_of(map(self.names.size, self.widths))
         places = {op.out.name: k for k, op in enumerate(kernel.ops)}
@@ -409,11 +594,12 @@ class Lines(Host):
                 remark = replace(remark, lines=(*remark.lines, AS_TANH))
             self.say(remark, *lines)
         self.static = self.spread = self.apart = False
+        self.along = ()
 
     def instruction(self, one: Instruction) -> str:
         self.apart = self.spread and self.lie_apart([*one.reads, one.out])
         out = self.place(one.out)
-        if one.name == "divide" and one.args[0] == Text("1"):
+        if one.name == "divide" and one.args[0] == Text("1") and isinstance(one.args[1], View):
             return f"np.reciprocal({self.operand(one.args[1])}, out={out})"
         args = [self.operand(arg) for arg in one.args]
         if one.name == "copy":
@@ -450,6 +636,30 @@ class Lines(Host):
             for side in (test.left, test.right)
         )
         return f"{left} {test.sign} {right}"
+
+
+class Stretches(Lines):
+    """The lines of one step for many stretches of a sequence, which take the place of its steps.
+
+    `moving` are the names of arrays that another step has others of: their views are named at every step.
+    """
+
+    def __init__(self, module: Module, way: Way, names: Scope, moving: Set[str]) -> None:
+        super().__init__(module, way, names, ALL)
+        self.moving = moving
+
+    @property
+    def lasting(self) -> Mapping[str, str]:
+        return {source: name for source, name in self.views.items() if not self.moves(source)}
+
+    @property
+    def each(self) -> tuple[str, ...]:
+        """The lines that name the other views."""
+        views = {source: name for source, name in self.views.items() if self.moves(source)}
+        return tuple(named_together(views))
+
+    def moves(self, source: str) -> bool:
+        return not self.moving.isdisjoint(WORD.findall(source))
 
 
 def strictly(one: Instruction, strict: Set[Value]) -> Instruction:
@@ -541,9 +751,11 @@ def gate_by_gate(rule: Rule) -> dict[str, int]:
         rows = [v for _, v in (*schedule.graph.outputs, *schedule.graph.sums)]
         for stage in schedule.stages:
             rows += () if isinstance(stage, Kernel) else stage.reads
-            if isinstance(stage, MatMul) and (stage.add or stage in schedule.loop):
+            rows += stage.writes if isinstance(stage, RunningSum | Shifted) else ()
+            if isinstance(stage, MatMul) and (stage.add or stage.blocks != 1 or stage in schedule.loop):
                 stepped = rule.buffers[schedule.slot[stage.out[0]].home.name].kind == "time"
-                rows += stage.out if stage.add or (stepped and len(stage.out) > 1) else ()
+                whole = stage.add or stage.blocks != 1 or (stepped and len(stage.out) > 1)
+                rows += stage.out if whole else ()
         for value in rows:
             if value in schedule.slot:
                 found.pop(schedule.slot[value].home.name, None)

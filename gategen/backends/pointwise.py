@@ -5,14 +5,16 @@ from __future__ import annotations
 import textwrap
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import sympy as sp
 
 from gategen.backends.folding import WIDTH
-from gategen.graph import Length, Pointwise, Value, fresh
+from gategen.graph import Length, Pointwise, Value, fresh, length
 from gategen.spec import language as lang
 from gategen.spec.elementwise import Call, Row
+from gategen.spec.language import Axes
 from gategen.spec.printer import ATOM, SUM, Printer
 
 
@@ -71,11 +73,19 @@ class EntryPrinter(Printer):
 
 
 def arguments_of_functions(ops: Sequence[Pointwise], stored: Sequence[Value]) -> set[Value]:
-    """The values that are nothing but the argument of one function, and so need no line of their own."""
+    """The values that are nothing but the argument of one function, and so need no line of their own.
+
+    A choice between two integers has one: a function of it would be one of integers.
+    """
     read = Counter(node for op in ops for node in sp.preorder_traversal(op.expr) if isinstance(node, Value))
     calls = [call for op in ops for call in op.expr.atoms(sp.Function) if not isinstance(call, lang.where)]
     arguments = {value for call in calls for value in call.args if isinstance(value, Value)}
-    return {v for v in arguments if read[v] == 1} & {op.out for op in ops} - set(stored)
+    made = {op.out for op in ops if not (isinstance(op.expr, lang.where) and _whole(op.expr))}
+    return {v for v in arguments if read[v] == 1} & made - set(stored)
+
+
+def _whole(choice: sp.Expr) -> bool:
+    return all(way.is_Integer for way in choice.args[1:])
 
 
 def filled(items: Sequence[str], width: int = WIDTH - 8) -> list[str]:
@@ -101,3 +111,45 @@ def times(rows: str, width: str) -> str:
 def grouped(size: str) -> str:
     """A size as a factor."""
     return f"({size})" if " " in size else size
+
+
+# ---------------------------------------------------------------------------------------------- several axes
+
+
+@dataclass(frozen=True)
+class Space:
+    """A number that counts the entries along some axes, the last of which go first."""
+
+    index: str
+    axes: Axes
+
+    def along(self, part: Axes, size: Callable[[sp.Expr], str]) -> str:
+        """The number of the entry along neighbouring axes alone: `k / K`, `k % K`."""
+        begin = self.axes.index(part[0])
+        behind = self.axes[begin + len(part) :]
+        text = f"{self.index} / {grouped(size(length(behind)))}" if behind else self.index
+        return f"{text} % {grouped(size(length(part)))}" if begin else text
+
+
+def parted(axes: Axes, spaces: Sequence[Space]) -> list[tuple[Space, Axes]]:
+    """Axes in pieces that lie beside each other in one space, each with that space."""
+    made: list[tuple[Space, Axes]] = []
+    for axis in axes:
+        space = next(space for space in spaces if axis in space.axes)
+        last, part = made[-1] if made else (None, ())
+        if last == space and space.axes.index(axis) == space.axes.index(part[-1]) + 1:
+            made[-1] = space, (*part, axis)
+        else:
+            made.append((space, (axis,)))
+    return made
+
+
+def entry_number(
+    axes: Axes, spaces: Sequence[Space], size: Callable[[sp.Expr], str], name: Callable[[Space, Axes], str]
+) -> str:
+    """Which entry of a value with these axes, row-major, some places are at: `k * K + j`."""
+    text = ""
+    for space, part in parted(axes, spaces):
+        number = name(space, part)
+        text = f"{grouped(text)} * {grouped(size(length(part)))} + {number}" if text else number
+    return text

@@ -20,12 +20,22 @@ from gategen.backends.functions import (
     clearing,
     fitted,
     function,
+    gradient_rows,
     needed_helpers,
     one_step,
     words,
 )
-from gategen.backends.interface import Array, InputRecord, Measured, Signature, StateRecord, TapeItem
+from gategen.backends.interface import (
+    Array,
+    InputRecord,
+    Measured,
+    Signature,
+    StateRecord,
+    TapeItem,
+    over_all,
+)
 from gategen.backends.module import Module, OneStep, tape_buffers
+from gategen.backends.weights import all_shapes, weight_gradients, weights_context
 from gategen.graph.tangent import tangents_in
 from gategen.plan import FIRST_STEP, START_STATES, Rule
 from gategen.spec.language import Input
@@ -68,6 +78,7 @@ class MovingOutput:
     gradient: str  # the same as an array
     dot_given: str
     dot_gradient: str
+    over: str  # what makes an array of one number a row broadcast over it
 
 
 @dataclass(frozen=True)
@@ -96,8 +107,11 @@ class SecondRule:
     call_back: str  # `backward_jvp` calls it
     saved: tuple[str, ...]  # what `backward_jvp` sets aside for the backward function
     seeds: tuple[str, ...]  # gradients of the outputs, and their tangents
-    kept: tuple[tuple[str, str], ...]  # the same of the states, and what they are called when set aside
+    # the same of the states, what they are called when set aside, and what makes an array of one number a row
+    # broadcast over them
+    kept: tuple[tuple[str, str, str], ...]
     gradients: tuple[str, ...]  # tangents of the gradients of the inputs
+    gradient_rows: tuple[str, ...]  # the same with all features in one axis
     returned_back: str
     rest: tuple[str, ...]  # arrays of which both functions then leave the first step out
     rest_back: tuple[str, ...]  # further ones of `backward_jvp`
@@ -164,7 +178,7 @@ def context(module: Module, host: Hosts) -> dict[str, object]:
         "beside": name,
         "about": tuple(textwrap.wrap(ABOUT.format(name), 100, break_long_words=False)),
         "buffers": ran.buffers,
-        "calls": calls_of(given, all_moving),
+        "calls": calls_of(module, given, all_moving),
         "result": f"tuple[{array}, ...]" if several else array,
         "several": len(all_moving.outputs) if several else 0,
         "fitting": interface.measured(module, given.measure.sizes, given.measure.late, shapes),
@@ -173,6 +187,7 @@ def context(module: Module, host: Hosts) -> dict[str, object]:
         "clearing": clearing(module, taped),
         "by_gate": any(b.name in module.by_gate for b in taped if b.kind == "time"),
         **needed_helpers(module),
+        **weights_context(module),
     }
 
 
@@ -250,6 +265,7 @@ def moving_outputs(module: Module, forward: Function) -> tuple[MovingOutput, ...
             shape=f"(T, B, {names.letter(value.size)})",
             source=source if source in own else f"{source}.copy()",
             first=names.of("first tangent", name, f"first_dot_{name}") if ruled else "",
+            over=over_all(value.size),
             given=f"d_y[{k}]" if several else "d_y",
             gradient=gradient,
             dot_given=f"d_d_y[{k}]" if several else "d_d_y",
@@ -348,9 +364,10 @@ def second_rule(module: Module, rule: Rule, host: Hosts, given: Signature) -> Se
     if not rule.forward.graph.states:  # computes its forward values anew
         backward = fitted(module, backward, forward)
     kept = (names.of("kept", name, f"kept_{name}") for name in kept_states(module, rule))
+    sizes = [s.size for s in module.cell.states if s.name in module.states_of(rule)]
     whole, back = (tuple(f"{name}{at}" for name in some) for some in (passed.over, passed.later_seeds))
     nexts = (Array(n, f"{h}.shape") for n, h in zip(dots.made, dots.states, strict=False))
-    makes = interface.empties((*forward.memory, *nexts), module.target.xp)
+    makes = (*forward.weights, *interface.empties((*forward.memory, *nexts), module.target.xp))
     text = "\n".join((forward.loop.text, *forward.loop.prepare, *makes))
     return SecondRule(
         forward=forward,
@@ -362,13 +379,14 @@ def second_rule(module: Module, rule: Rule, host: Hosts, given: Signature) -> Se
         measured=interface.measured(module, given.measure.sizes, given.measure.late, text),
         saved=(*whole, *states.saved, *dots.saved, *back),
         seeds=passed.seeds,
-        kept=tuple(zip(passed.carries, kept, strict=True)),
+        kept=tuple(zip(passed.carries, kept, [over_all(size) for size in sizes] * 2, strict=True)),
         gradients=backward.outputs,
+        gradient_rows=gradient_rows(module, backward.outputs),
         returned_back=listing([*backward.outputs, *passed.carries, *(f.gradient for f in given.fields)]),
         rest=(*passed.over, *over_time(module)),
         rest_back=passed.later_seeds,
         cleared=tuple(
-            f"first_tangent[{k}]"
+            module.as_rows(f"first_tangent[{k}]", b, once=True)
             for k, b in enumerate(tape_buffers(rule))
             if module.singular and b.kind != "static"
         ),
@@ -424,10 +442,11 @@ def first_calls(module: Module, rule: Rule, passed: Handed) -> dict[str, str]:
 # ---------------------------------------------------------------------------------------------- long lines
 
 
-def calls_of(given: Signature, moving: Moving) -> SecondCalls:
+def calls_of(module: Module, given: Signature, moving: Moving) -> SecondCalls:
     inputs, states, first = moving.moving_inputs, moving.moving_states, moving.first
     sizes = ", ".join(size.letter for size in given.measure.sizes)
-    none = f"({given.xp}.zeros(shape, dtype) for shape in shapes({sizes}))"
+    further = weight_gradients(module)
+    none = f"({given.xp}.zeros(shape, dtype) for shape in {all_shapes(sizes, further)})"
     shapes = f"({listing([f'(B, {s.own.size})' for s in states])})"
     late = [size.letter for size in given.measure.late]
     gradients = [f.gradient for f in given.fields]
@@ -435,13 +454,13 @@ def calls_of(given: Signature, moving: Moving) -> SecondCalls:
     kept = [item.name for item in moving.tangents]
     if first:
         kept[1 : 1 + len(inputs) + len(states)] = ["*whole"]
-    reads_dots = bool(moving.backward.unpacked_dots or given.ruled)
+    reads_dots = bool(moving.backward.unpacked_dots or given.ruled or module.plan.weights)
     left = [item.name if item.shape or first or reads_dots else "_" for item in moving.tangents]
     dots = [output.dot for output in moving.outputs]
     result = dots[0] if len(dots) == 1 else f"({', '.join(dots)})"
     return SecondCalls(
         shapes=returned([f.shape for f in given.fields]),
-        no_gradients=assigned(gradients, none) if given.fields else "",
+        no_gradients=assigned([*gradients, *(n for n, _ in further)], none) if given.fields else "",
         untape=taken_apart(moving.tape, words(moving.forward) | others(given, moving)),
         untape_back=taken_apart(moving.tape, words(moving.backward) | others(given, moving)),
         held=taken_apart(moving.tape, {"finished", *(item.name for item in moving.held)}),

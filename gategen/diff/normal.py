@@ -43,7 +43,7 @@ ZERO = Form()
 LARGEST = 4096  # terms of a product that is still multiplied out
 POWERS = 8  # the largest power of a sum that is
 
-COMMUTATIVE = (lang.sum_, lang.mean, lang.var, *(row.apply for row in TABLE if row.symmetric))
+COMMUTATIVE = (*lang.REDUCTIONS, *(row.apply for row in TABLE if row.symmetric))
 FLIPPED = {">": "<", ">=": "<="}
 
 
@@ -132,6 +132,13 @@ class Normal:
     def __call__(self, expr: sp.Basic) -> Form:
         if isinstance(expr, lang.Constant):
             return self(expr.value)
+        if isinstance(expr, lang.Count):
+            return atom(("number", f"size {expr}"))
+        if isinstance(expr, lang.leaf):
+            return self(expr.args[0])
+        if isinstance(expr, lang.Matrix):
+            known = self.matrices.get(expr.name, ((1, expr.name),))
+            return add(*(scale(leaf(name), factor) for factor, name in known))
         if isinstance(expr, sp.Symbol):
             return self.names.get(expr.name, leaf(expr.name))
         if isinstance(expr, sp.Add):
@@ -145,10 +152,17 @@ class Normal:
             return self.power(expr)
         if isinstance(expr, lang.matvec):
             return self.product(expr)
+        if isinstance(expr, lang.matmat):  # of its rows W.T @ v
+            value, matrix, transposed = expr.args
+            if isinstance(matrix, lang.computed):
+                return self.computed(matrix.args[0], self(value), not transposed)
+            return self.applied(matrix.name, value, not transposed)
         if isinstance(expr, lang.Word):
             return self(expr.formula)
         if isinstance(expr, lang.where):
             return self.where(expr)
+        if isinstance(expr, lang.outer):  # axes are told by their sizes: it is a product of all entries
+            return multiply(*map(self, expr.args))
         if isinstance(expr, sp.Function):
             return self.function(expr)
         value = exact(expr)
@@ -160,8 +174,37 @@ class Normal:
             return power(self(expr.base), next(iter(found))[1] if found else 0)
         return atom(("power", (self(expr.base), found)))
 
+    def computed(self, expr: Any, operand: Form, transposed: bool) -> Form:
+        """An expression of matrices times a form: of what is linear the parts, the rest as one matrix."""
+        if isinstance(expr, lang.leaf):
+            return self.times(expr.args[0].name, operand, transposed)
+        if isinstance(expr, lang.transposed):
+            return self.computed(expr.args[0], operand, not transposed)
+        if isinstance(expr, lang.unit):
+            return operand
+        if isinstance(expr, lang.matmul):
+            first, last = expr.args[:: 1 if transposed else -1]
+            return self.computed(last, self.computed(first, operand, transposed), transposed)
+        if isinstance(expr, sp.Add):
+            return add(*(self.computed(arg, operand, transposed) for arg in expr.args))
+        whole = [arg for arg in expr.args if lang.is_matrix(arg)] if isinstance(expr, sp.Mul) else []
+        if len(whole) == 1 and not (isinstance(whole[0], sp.Pow) or whole[0].has(lang.row_norm)):
+            numbers = self(sp.Mul(*(arg for arg in expr.args if arg is not whole[0])))
+            return multiply(numbers, self.computed(whole[0], operand, transposed))
+        form = self(expr)
+        return add(
+            *(
+                scale(atom(("computed", transposed, (form, Form({(monomial, 1)})))), count)
+                for monomial, count in operand
+            )
+        )
+
     def product(self, expr: Any) -> Form:
         matrix, operand, transposed = expr.args
+        if isinstance(matrix, lang.computed):
+            return self.computed(matrix.args[0], self(operand), bool(transposed))
+        if not isinstance(matrix, lang.Matrix):
+            return self.bilinear("transposed" if transposed else "@", self(matrix), self(operand))
         if isinstance(operand, lang.concat):
             blocks = (self.applied(Block(matrix.name, k), arg, False) for k, arg in enumerate(operand.args))
             return add(*blocks)
@@ -169,11 +212,25 @@ class Normal:
 
     def applied(self, matrix: str, operand: sp.Expr, transposed: bool) -> Form:
         """One term for every matrix that `matrix` stands for and every term of the operand."""
+        return self.times(matrix, self(operand), transposed)
+
+    def times(self, matrix: str, operand: Form, transposed: bool) -> Form:
         return add(
             *(
                 scale(atom(("@", (name, transposed), (Form({(monomial, 1)}),))), factor * count)
                 for factor, name in self.matrices.get(matrix, ((1, matrix),))
-                for monomial, count in self(operand)
+                for monomial, count in operand
+            )
+        )
+
+    @staticmethod
+    def bilinear(name: str, left: Form, right: Form) -> Form:
+        """One term for every pair of terms of two forms."""
+        return add(
+            *(
+                scale(atom(("of rows", name, (Form({(a, 1)}), Form({(b, 1)})))), n * m)
+                for a, n in left
+                for b, m in right
             )
         )
 
@@ -191,9 +248,14 @@ class Normal:
 
     def function(self, expr: sp.Function) -> Form:
         name, args = type(expr).__name__, tuple(map(self, expr.args))
+        if not args:
+            return atom((name, "", ()))
         if isinstance(expr, COMMUTATIVE):
             return atom((name, frozenset(Counter(args).items()), ()))
         (first, *rest) = args
+        if isinstance(expr, (lang.cumsum, lang.cumsum_over, lang.shifted)):
+            terms = ((atom((name, "", (Form({(monomial, 1)}), *rest))), count) for monomial, count in first)
+            return add(ZERO, *(scale(one, count) for one, count in terms))
         row = row_of(expr)
         if row and row.parity and negative(first):
             inner = atom((name, "", (scale(first, -1),)))

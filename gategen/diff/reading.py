@@ -35,6 +35,7 @@ from gategen.diff.normal import (
     scale,
     system,
 )
+from gategen.graph import shape_of
 from gategen.spec import language as lang
 from gategen.spec.cell import Cell
 
@@ -113,7 +114,7 @@ def kinds_of(cell: Cell) -> dict[str, Hashable]:
     The sequence is the sequence on both sides.
     """
     found: dict[str, Hashable] = {
-        x.name: ("sequence" if k == 0 else "input", x.size) for k, x in enumerate(cell.inputs)
+        x.name: ("sequence" if k == 0 else "input", *shape_of(x.size)) for k, x in enumerate(cell.inputs)
     }
     found |= {s.name: ("state", s.size) for s in cell.states}
     for p in cell.parameters:

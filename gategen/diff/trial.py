@@ -11,10 +11,10 @@ import numpy as np
 from gategen.diff.match import Renaming
 from gategen.diff.normal import Block
 from gategen.diff.reading import Reading, kinds_of
-from gategen.graph import Graph, evaluate, flatten, start
+from gategen.graph import Graph, evaluate, flatten, start, with_computed
 from gategen.spec.cell import Cell
 from gategen.spec.contents import entries, lengths
-from gategen.spec.language import Size
+from gategen.spec.language import Extent, Size, extent_of
 
 STEPS, BATCH, DRAWS = 5, 3, 3
 
@@ -50,7 +50,7 @@ def _error(
         meant = sum((theirs[gone] for gone, kept in right.dropped if kept == other), start=theirs[other])
         ours[name] = sign * meant - sum(ours[gone] for gone, kept in left.dropped if kept == name)
     low, high = among or (0, 0)
-    states = {s.name: rng.uniform(low, high, (BATCH, sizes.get(s.size, s.size))) for s in left.cell.states}
+    states = {s.name: rng.uniform(low, high, (BATCH, *features(s.size, sizes))) for s in left.cell.states}
     initial = {names[name]: array for name, array in states.items()}
     a = outcome(left.cell, ours, states if among else None, sizes)
     b = outcome(right.cell, theirs, initial if among else None, sizes)
@@ -119,7 +119,7 @@ def outcome(cell: Cell, given: Arrays, initial: Arrays | None, sizes: Mapping[st
 
 def own_start(cell: Cell, given: Arrays, sizes: Mapping[str, int], batch: int) -> dict[str, Array]:
     """The states before the first step, as the cell declares them."""
-    shapes = {s.name: (batch, length(s.size, sizes)) for s in cell.states}
+    shapes = {s.name: (batch, *features(s.size, sizes)) for s in cell.states}
     graph = start(cell)
     if graph is None:
         return {s.name: np.full(shapes[s.name], float(s.initial)) for s in cell.states}
@@ -135,7 +135,9 @@ def _run(
     cell: Cell, graph: Graph, given: Arrays, initial: Arrays, sizes: Mapping[str, int]
 ) -> dict[str, Array]:
     steps, batch = given[cell.inputs[0].name].shape[:2]
-    values = _parameters(graph, given) | {x.name: given[x.name] for x in cell.inputs}
+    values = _parameters(graph, with_computed(cell, given, sizes)) | {
+        x.name: given[x.name] for x in cell.inputs
+    }
     values |= _statistics(graph, steps, batch, sizes)
     with np.errstate(all="ignore"):
         done = evaluate(graph, values, initial, sizes=sizes, steps=steps)
@@ -155,9 +157,14 @@ def _statistics(graph: Graph, steps: int, batch: int, sizes: Mapping[str, int]) 
     if mask is None:
         return {}
     found = {mask.valid.name: np.ones((steps, batch, 1)), mask.count.name: np.float64(max(steps * batch, 1))}
-    running = {s.value.name: np.ones(length(s.value.size, sizes)) for s in graph.statistics}
+    running = {s.value.name: np.ones(features(s.value.size, sizes)) for s in graph.statistics}
     return {**found, mask.training.name: np.float64(1), **running}
 
 
+def features(size: Extent, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    """The shape of one row of a value."""
+    return tuple(length(part, sizes) for part in (size if isinstance(size, tuple) else (size,)))
+
+
 def length(size: Size, sizes: Mapping[str, int]) -> int:
-    return sizes[size] if isinstance(size, str) else size
+    return extent_of(size, sizes)

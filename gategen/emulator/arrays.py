@@ -359,6 +359,12 @@ def ascontiguousarray(a: Any, dtype: DType = None) -> ndarray:
     return asarray(ndarray(host(a), a._at) if isinstance(a, ndarray) else a, dtype, "C")
 
 
+def eye(N: int, dtype: DType = float) -> ndarray:
+    note("fill")  # zeros, then the diagonal
+    note("fill")
+    return _placed(np.eye(N, dtype=dtype))
+
+
 def arange(start: float, stop: float | None = None, step: float = 1, dtype: DType = None) -> ndarray:
     first, last = (0, start) if stop is None else (start, stop)
     note("arange")
@@ -442,6 +448,10 @@ def minimum(x1: Any, x2: Any, out: ndarray | None = None) -> Any:
     return _ufunc(np.minimum, (x1, x2), out)
 
 
+def sqrt(x: ndarray, out: ndarray | None = None) -> Any:
+    return _ufunc(np.sqrt, (_device(x),), out)
+
+
 def isfinite(x: ndarray, out: ndarray | None = None) -> Any:
     return _ufunc(np.isfinite, (_device(x),), out)
 
@@ -495,3 +505,11 @@ def where(condition: ndarray, x: Any, y: Any) -> ndarray:
     result = np.where(host(_device(condition)), host(x), host(y))
     note("where")
     return _placed(result, np.float32 if str(result.dtype) == "bfloat16" else result.dtype)
+
+
+def inv(a: ndarray) -> ndarray:
+    """As `cupy.linalg.inv`, of float32 and float64 alone."""
+    if _device(a).dtype not in (np.float32, np.float64):
+        raise TypeError(f"Unsupported dtype {a.dtype}")
+    note("inv")
+    return _placed(np.linalg.inv(host(a)))

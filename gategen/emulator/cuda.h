@@ -195,7 +195,18 @@ inline int __clz(int x) { return x ? __builtin_clz(static_cast<unsigned>(x)) : 3
 template <class T> inline T __ldg(const T* p) { return *p; }
 template <class T> inline T __ldca(const T* p) { return *p; }
 template <class T> inline T __ldcs(const T* p) { return *p; }
-template <class T> inline T __ldcg(const T* p) { gg::look(p); return *const_cast<const volatile T*>(p); }
+template <class T> inline T __ldcg(const T* p) {
+  gg::look(p);
+  if constexpr (__is_class(T)) {  // of 16 bits
+    const unsigned short bits = *reinterpret_cast<const volatile unsigned short*>(p);
+    T value;
+    static_assert(sizeof value == sizeof bits, "a type of 16 bits");
+    __builtin_memcpy(&value, &bits, sizeof bits);
+    return value;
+  } else {
+    return *const_cast<const volatile T*>(p);
+  }
+}
 template <class T> inline T __ldcv(const T* p) { gg::look(p); return *const_cast<const volatile T*>(p); }
 template <class T> inline void __stwb(T* p, typename gg::Is<T>::type v) { *p = v; gg::note_progress(); }
 template <class T> inline void __stcg(T* p, typename gg::Is<T>::type v) { *p = v; gg::note_progress(); }

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from numpy import bool_, dtype, float16, float32, float64, int32, int64, newaxis
 
-from gategen.emulator import cublas
+from gategen.emulator import arrays, cublas
 from gategen.emulator.arrays import (
     add,
     arange,
@@ -24,6 +24,7 @@ from gategen.emulator.arrays import (
     divide,
     empty,
     empty_like,
+    eye,
     full,
     isfinite,
     matmul,
@@ -33,6 +34,7 @@ from gategen.emulator.arrays import (
     ndarray,
     ones,
     split,
+    sqrt,
     stack,
     subtract,
     sum,
@@ -44,10 +46,45 @@ from gategen.emulator.device import Device
 from gategen.emulator.launch import Kernel, Library
 
 __all__ = [
-    "RawModule", "add", "arange", "array", "asarray", "ascontiguousarray", "asnumpy", "bool_",
-    "broadcast_to", "concatenate", "copyto", "cuda", "divide", "dtype", "empty", "empty_like", "float16",
-    "float32", "float64", "full", "int32", "int64", "isfinite", "matmul", "maximum", "minimum",
-    "multiply", "ndarray", "newaxis", "ones", "split", "stack", "subtract", "sum", "where", "zeros",
+    "RawModule",
+    "add",
+    "arange",
+    "array",
+    "asarray",
+    "ascontiguousarray",
+    "asnumpy",
+    "bool_",
+    "broadcast_to",
+    "concatenate",
+    "copyto",
+    "cuda",
+    "divide",
+    "dtype",
+    "empty",
+    "empty_like",
+    "eye",
+    "float16",
+    "float32",
+    "float64",
+    "full",
+    "int32",
+    "int64",
+    "isfinite",
+    "linalg",
+    "matmul",
+    "maximum",
+    "minimum",
+    "multiply",
+    "ndarray",
+    "newaxis",
+    "ones",
+    "split",
+    "sqrt",
+    "stack",
+    "subtract",
+    "sum",
+    "where",
+    "zeros",
     "zeros_like",
 ]  # fmt: skip
 
@@ -95,6 +132,12 @@ class _Runtime:
     @staticmethod
     def getDeviceCount() -> int:
         return 0
+
+
+class linalg:
+    """What stands for the module `cupy.linalg`."""
+
+    inv = staticmethod(arrays.inv)
 
 
 class cuda:

@@ -41,5 +41,10 @@ class Device:
     def __repr__(self) -> str:
         return f"<CUDA Device {self.id}>"
 
+    @property
+    def attributes(self) -> dict[str, int]:
+        """Some of what CUDA tells of a device."""
+        return {"MultiProcessorCount": 132, "MaxSharedMemoryPerBlockOptin": 227 * 1024}
+
     def synchronize(self) -> None:
         """Nothing: everything is done when a call returns."""

@@ -466,7 +466,7 @@ const Word* exchange(unsigned mask, Word value, int line, bool orders) {
   ++progress;
   if (!complete(warp, mask)) {
     block->threads[current].state = kAtWarp;
-    block->line = line;
+    if (!block->arrived) block->line = line;  // other warps may wait at a barrier of the block already
     suspend();
   }
   return warp.results;

@@ -5,19 +5,28 @@ each:
 
     Pointwise y = f(a, b)    d_a += d_y * df/da
     Product   p = W @ v      d_v += W.T @ d_p      d_W += Outer(d_p, v)
+    Contract  m = C @ k      d_C += d_m k^T        d_k += C.T @ d_m
     Reduce    m = sum(v)     d_v += d_m, broadcast
+              m = max(v)     d_v += d_m where v is m, shared where several are
+    CumSum    s = cumsum(v)  d_v += d_s, summed up from the last feature on
+    Shift     s = v, by k    d_v += d_s, shifted by -k
     Outer     M = sum l r^T  d_l += d_M @ r        d_r += d_M.T @ l
     BatchSum  s = sum v      d_v += d_s, broadcast
+    MatrixOp  M = A @ B      d_A += d_M @ B.T      d_B += A.T @ d_M
+              M = inv(A)     d_A -= M.T @ d_M @ M.T
+              M = expm(A)    d_A += the derivative of expm at A.T in the direction of d_M
+              M = A.T        d_A += d_M.T
 
-A value that was broadcast gets the sum of what reached it. `df/da` is written in terms of `y` where that is
-what the forward step saved. The result reads the forward values as inputs and runs the other way in time.
+A value that was broadcast gets the sum of what reached it, of a matrix along the axes that it does not have.
+`df/da` is written in terms of `y` where that is what the forward step saved. The result reads the forward
+values as inputs and runs the other way in time.
 """
 
 from __future__ import annotations
 
 import functools
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import sympy as sp
 
@@ -26,17 +35,25 @@ from gategen.graph.check import check
 from gategen.graph.ops import (
     BatchSum,
     Carry,
+    Contract,
+    CumSum,
     Graph,
+    MatrixOp,
     Op,
     Outer,
     Pointwise,
     Product,
     Reduce,
     Role,
+    Shift,
     Value,
+    axes,
     derivative,
+    extent,
+    shape_of,
+    values_in,
 )
-from gategen.spec.language import Size
+from gategen.spec.names import Extent, Size
 
 Ends = tuple[tuple[str, Value], ...]
 
@@ -62,31 +79,38 @@ def partial(op: Pointwise, by: Value) -> sp.Expr:
     return found
 
 
-def is_narrow(value: Value, size: Size) -> bool:
+def is_narrow(value: Value, size: Extent) -> bool:
     """Whether `value` was broadcast over the features of something of this size."""
-    return bool(value.size == 1 and size != 1)
+    return {*value.axes} < {*axes(size)}
+
+
+def is_still(op: Op) -> bool:
+    """Whether nothing is differentiated through an op, whatever it reads."""
+    return isinstance(op, Reduce) and op.how == "bound"
 
 
 class _Adjoint:
     def __init__(self, graph: Graph) -> None:
         self.forward = graph
-        self.builder = Builder(v.name for v in graph.values)
+        self.builder = Builder((v.name for v in graph.values), graph.orders)
         self.terms: dict[Value, list[sp.Expr]] = defaultdict(list)
         # Terms to be summed over features, or over steps and rows, by their own size, and after how many ops
         # the last of them was known.
-        self.broadcast: dict[Value, dict[tuple[Size, bool], list[sp.Expr]]] = defaultdict(dict)
-        self.complete: dict[tuple[Value, Size, bool], int] = {}
+        self.broadcast: dict[Value, dict[tuple[Extent, bool], list[sp.Expr]]] = defaultdict(dict)
+        self.complete: dict[tuple[Value, Extent, bool], int] = {}
         self.moved: dict[Value, int] = {}
         self.totals: dict[Value, Value | None] = {}
         self.laters: set[Value] = set()
         self.outside: set[Value] = set()  # gradients that come from outside
         self.active = self.differentiable()
+        # whether this makes matrices of matrices, which broadcast by their shapes
+        self.of_weights = not (graph.inputs or graph.states or graph.outputs)
 
     def differentiable(self) -> set[Value]:
         """The values that depend on something a gradient is wanted for."""
         active = {v for v in self.forward.given if v not in self.forward.fixed}
         for op in self.forward.ops:
-            if not active.isdisjoint(op.reads):
+            if not active.isdisjoint(op.reads) and not is_still(op):
                 active.add(op.out)
         return active
 
@@ -197,18 +221,62 @@ class _Adjoint:
             total = sp.Add(*terms)
             if total == 0:
                 continue
+            known: int | None = self.complete[value, size, step]
+            if step and len(axes(size)) > 1 and is_narrow(value, size):
+                total = sp.Add(*(self.contracted(term, value, size) for term in sp.Add.make_args(total)))
+                if not value.static:
+                    yield total
+                    continue
+                size, known = value.size, None
             named = total
             if not isinstance(total, Value):
                 named = builder.once(
                     total,
                     functools.partial(builder.pointwise, f"g_{value.name}", total, size=size, step=step),
                 )
-                self.moved.setdefault(named, self.complete[value, size, step])
+                if known is not None:
+                    self.moved.setdefault(named, known)
             if is_narrow(value, size):
-                named = builder.reduced(f"sum_{named}", named)
+                named = builder.reduced(f"sum_{named}", named, size=value.size)
             if value.static and step:
                 named = builder.summed(named, value.shape, functools.partial(builder.gradient, value, role))
             yield named
+
+    def contracted(self, term: sp.Expr, value: Value, size: Extent) -> sp.Expr:
+        """The sum of a term over the axes that `value` does not have: `i * (d_C @ k)` of `d_C * i * k`.
+
+        Two factors are one contraction, of which one is often a vector; more are multiplied before.
+        """
+        builder, factors = self.builder, sp.Mul.make_args(term)
+        along = {f: {axis for v in values_in(f) for axis in v.axes} for f in factors}
+        kept = [f for f in factors if along[f] <= {*value.axes}]
+        rest = [f for f in factors if f not in kept]
+        over = [axis for axis in axes(size) if axis not in value.axes]
+        for axis in reversed(over[1:]):  # one after the other, where a vector leads
+            vectors = [f for f in rest if along[f] - {*value.axes} == {axis}]
+            broad = [f for f in rest if len(along[f] - {*value.axes}) > 1]
+            if vectors and broad:
+                whole, vector = (self.named(sp.Mul(*some), f"g_{value.name}") for some in (broad, vectors))
+                left = tuple(a for a in axes(size) if a != axis)
+                first = builder.contracted(f"{whole}_{vector}", whole, vector, left)
+                last = sp.Mul(first, *(f for f in rest if f not in (*broad, *vectors)))
+                return sp.Mul(*kept, self.contracted(last, value, extent(left)))
+        full = [f for f in rest if along[f] == {*axes(size)}]
+        parts = [sp.Mul(*full), sp.Mul(*(f for f in rest if f not in full))]
+        if len(rest) == 2:
+            parts = rest
+        if 1 not in parts:
+            left, right = (self.named(part, f"g_{value.name}") for part in parts)
+            total = builder.contracted(f"{left}_{right}", left, right, value.axes)
+        else:
+            one = self.named(sp.Mul(*rest), f"g_{value.name}")
+            total = builder.reduced(f"sum_{one}", one, size=value.size)
+        return sp.Mul(*kept, total)
+
+    def named(self, expr: sp.Expr, wish: str) -> Value:
+        if isinstance(expr, Value):
+            return expr
+        return self.builder.once(expr, lambda: self.builder.pointwise(wish, expr))
 
     def pull(self, op: Op) -> None:
         if op.out not in self.active:
@@ -217,31 +285,129 @@ class _Adjoint:
         if gradient is None:
             return
         match op:
+            case Pointwise() if self.of_weights:
+                for read in op.reads:
+                    if read in self.active:
+                        self.terms[read].append(self.gathered(read, gradient * partial(op, read), op.out))
+            case MatrixOp():
+                self.pull_matrix(op, gradient)
             case Pointwise():
                 for read in op.reads:
                     if read in self.active:
                         self.give(read, gradient * partial(op, read), op.out)
-            case Product(_, matrix, operand, transposed):
+            case Product(_, matrix, operand, transposed, blocks):
                 if operand in self.active:
-                    self.give(operand, self.product(matrix, gradient, not transposed), operand)
+                    through = self.product(matrix, gradient, not transposed, operand.size, blocks)
+                    self.give(operand, through, operand)
                 if matrix in self.active:
-                    self.terms[matrix].append(self.outer(matrix, gradient, operand, transposed))
-            case Reduce(_, operands):
+                    self.terms[matrix].append(self.outer(matrix, gradient, operand, transposed, blocks))
+            case Contract(_, left, right):
+                for read, other in ((left, right), (right, left)):
+                    if read in self.active:
+                        self.across(read, gradient, other)
+            case Reduce(_, operands, "sum"):
                 for operand in operands:
                     self.terms[operand].append(gradient)
+            case Reduce(_, operands):
+                for operand, share in zip(operands, self.builder.shares(op), strict=True):
+                    self.give(operand, gradient * share, operand)
+            case CumSum(_, operand, backwards, axis):
+                total = CumSum(self.builder.gradient(operand, "term"), gradient, not backwards, axis)
+                self.terms[operand].append(self.builder.add(total))
+            case Shift(_, operand, by, axis):
+                self.terms[operand].append(self.shifted(operand, gradient, -by, axis))
             case BatchSum(_, operand):
                 self.terms[operand].append(gradient)
-            case Outer(_, left, right):
+            case Outer(_, left, right, blocks):
                 if left in self.active:
-                    self.terms[left].append(self.product(gradient, right, False))
+                    self.terms[left].append(self.product(gradient, right, False, left.size, blocks))
                 if right in self.active:
-                    self.terms[right].append(self.product(gradient, left, True))
+                    self.terms[right].append(self.product(gradient, left, True, right.size, blocks))
 
-    def product(self, matrix: Value, operand: Value, transposed: bool) -> Value:
-        size = matrix.shape[1] if transposed else matrix.shape[0]
+    def across(self, read: Value, gradient: Value, other: Value) -> None:
+        """Add to the gradient of one side of a contraction: a product with the other side."""
+        both = {*gradient.axes, *other.axes}
+        if both == {*read.axes} and not read.static:
+            self.terms[read].append(gradient * other)
+            return
+        order = read.axes if both == {*read.axes} else self.order(both)
+        self.give(read, gradient * other, Value("", order))
+
+    def order(self, both: set[Size]) -> tuple[Size, ...]:
+        """Axes in the order in which they stand in something of the forward step."""
+        return next(
+            tuple(axis for axis in axes(order) if axis in both)
+            for order in self.forward.orders
+            if both <= {*axes(order)}
+        )
+
+    def product(self, matrix: Value, operand: Value, transposed: bool, size: Extent, blocks: Size) -> Value:
         wish = f"{matrix.name}{'T' if transposed else ''}_{operand.name}"
-        return self.builder.add(Product(self.builder.value(wish, (size,)), matrix, operand, transposed))
+        out = self.builder.value(wish, shape_of(size))
+        return self.builder.add(Product(out, matrix, operand, transposed, blocks))
 
-    def outer(self, matrix: Value, gradient: Value, operand: Value, transposed: bool) -> Value:
+    def shifted(self, operand: Value, gradient: Value, by: int, axis: Size) -> Value:
+        """A gradient that is shifted; once, for all that were shifted as far and added up."""
+        builder = self.builder
+        return builder.once(
+            ("shifted", gradient, by, axis),
+            lambda: builder.add(Shift(builder.gradient(operand, "term"), gradient, by, axis)),
+        )
+
+    def outer(self, matrix: Value, gradient: Value, operand: Value, transposed: bool, blocks: Size) -> Value:
         left, right = (operand, gradient) if transposed else (gradient, operand)
-        return self.builder.add(Outer(self.builder.gradient(matrix, "term"), left, right))
+        return self.builder.add(Outer(self.builder.gradient(matrix, "term"), left, right, blocks))
+
+    # ------------------------------------------------------------------------------------------ matrices
+
+    def gathered(self, value: Value, term: sp.Expr, like: Value) -> sp.Expr:
+        """A term of the gradient of a value that was broadcast to a matrix, summed over that."""
+        if value.shape == like.shape:
+            return term
+        named = term
+        if not (isinstance(term, Value) and term.shape == like.shape):
+            named = self.builder.add(
+                Pointwise(self.builder.value(f"g_{value.name}", like.shape, True, "term", value), term)
+            )
+        return self.of_matrices("sum", value.shape, named)
+
+    def of_matrices(self, word: str, shape: tuple[Size, ...], *operands: Value) -> Value:
+        first = operands[0].name
+        wish = {"transpose": f"{first}_T", "sum": f"sum_{first}"}.get(word, f"g_{first}")
+        return self.builder.add(MatrixOp(self.builder.value(wish, shape, True), word, operands))
+
+    def turned(self, value: Value) -> Value:
+        return self.builder.once(
+            ("turned", value), lambda: self.of_matrices("transpose", value.shape[::-1], value)
+        )
+
+    def product_of(self, left: Value, right: Value) -> Value:
+        return self.of_matrices("multiply", (left.shape[0], right.shape[1]), left, right)
+
+    def pull_matrix(self, op: MatrixOp, gradient: Value) -> None:
+        match op.word, op.operands:
+            case "transpose", [operand]:
+                self.add_to(operand, lambda: self.turned(gradient))
+            case "sum", [operand]:
+                self.add_to(operand, lambda: gradient)
+            case "multiply", [left, right]:
+                self.add_to(left, lambda: self.product_of(gradient, self.turned(right)))
+                self.add_to(right, lambda: self.product_of(self.turned(left), gradient))
+            case "inverse", [operand]:
+                turned = self.turned(op.out)
+                both = self.product_of(self.product_of(turned, gradient), turned)
+                self.add_to(operand, lambda: -both)
+            case "exponential", [first, *rest]:
+                for k, operand in enumerate(op.operands):
+                    ways = [gradient if j == k else self.turned(v) for j, v in enumerate(rest, 1)]
+                    ways += [gradient] if k == 0 else []
+                    self.add_to(
+                        operand,
+                        functools.partial(
+                            self.of_matrices, "exponential", op.out.shape, self.turned(first), *ways
+                        ),
+                    )
+
+    def add_to(self, value: Value, term: Callable[[], sp.Expr]) -> None:
+        if value in self.active:
+            self.terms[value].append(term())

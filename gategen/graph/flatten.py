@@ -13,19 +13,26 @@ from gategen.graph.check import check
 from gategen.graph.ops import (
     Carry,
     Graph,
+    How,
+    Length,
     Mask,
     Pointwise,
     Product,
     Role,
     Statistic,
     Value,
+    axes,
     common_size,
+    extent,
     length,
+    replaced,
+    shape_of,
     values_in,
 )
 from gategen.spec import language as lang
 from gategen.spec.cell import Cell
-from gategen.spec.names import Size
+from gategen.spec.functions import row_of
+from gategen.spec.names import Axes, Extent, Size
 from gategen.spec.printer import Printer
 
 ARGUMENT = "a_"  # how names of arguments begin
@@ -35,13 +42,14 @@ MANY = 8  # factors of a product that are multiplied in groups, which get names
 
 def flatten(cell: Cell, first: bool = False) -> Graph:
     """The graph of one step of a cell (or of its first-step rule), with everything but arithmetic named."""
-    return _Flattener(cell, first).graph()
+    return _Flattener(cell.inner, first).graph()
 
 
 def start(cell: Cell) -> Graph | None:
     """The graph that computes trained initial states from parameters; None where all are plain numbers."""
     if all(state.initial.is_number for state in cell.states):
         return None
+    cell = cell.inner
     flattener = _Flattener(cell, False)
     flattener.builder.ops.clear()
     outputs = []
@@ -65,12 +73,12 @@ class _Flattener:
         self.gate_sizes = cell.first_sizes if first else cell.gate_sizes
         names = {s.name for s in (*cell.inputs, *cell.states, *cell.parameters)}
         names |= {eq.lhs.name for eq in self.equations}
-        self.builder = Builder(names)
+        self.builder = Builder(names, cell.orders)
         self.printer = Printer({eq.lhs.name: k for k, eq in enumerate(self.equations)})
         self.left: lang.Gate | lang.State | None = None  # whose equation is being read
         self.known: dict[str, sp.Expr] = {}
-        self.inputs = tuple(self.declare(s.name, (s.size,)) for s in cell.inputs)
-        self.currents = {s.name: self.declare(s.name, (s.size,)) for s in cell.states}
+        self.inputs = tuple(self.declare(s.name, shape_of(s.size)) for s in cell.inputs)
+        self.currents = {s.name: self.declare(s.name, shape_of(s.size)) for s in cell.states}
         self.nexts = {s.name: self.builder.name(f"{s.name}_next") for s in cell.states}
         self.parameters: list[Value] = []
         self.blocks: dict[str, tuple[Value, ...]] = {}
@@ -145,24 +153,40 @@ class _Flattener:
         expr = self.lower(eq.rhs, hint, whole=not kept_root)
         static = not isinstance(eq.lhs, lang.Next) and all(v.static for v in values_in(expr))
         static = static and eq.lhs not in self.cell.outputs
-        out = Value(name, (size,), static, "next" if state else "", self.currents[hint] if state else None)
+        out = Value(
+            name, shape_of(size), static, "next" if state else "", self.currents[hint] if state else None
+        )
         self.builder.taken.add(name)
         self.builder.add(Pointwise(out, expr))
         reads = values_in(expr)
-        if size == common_size(reads) and static == all(v.static for v in reads):
+        if size == common_size(reads, self.builder.orders) and static == all(v.static for v in reads):
             self.builder.memo.setdefault(expr, out)
         self.known[eq.lhs.name] = out
 
     # ------------------------------------------------------------------------------------------ expressions
 
+    def over_values(self, word: lang.Word, hint: str) -> sp.Expr:
+        """A word over values: in its formula matrices would use a `+` and a `*` of their own."""
+        args = []
+        for arg in word.args:
+            if _beside(arg):
+                arg = self.argument(self.lower(arg, hint), hint)
+                self.known[arg.name] = arg
+            args.append(arg)
+        return word.func(*args)
+
     def lower(self, expr: sp.Expr, hint: str, whole: bool = False) -> sp.Expr:
         """`expr` over values, all but plain arithmetic named. `whole`: `expr` is about to get a name."""
         if isinstance(expr, lang.Constant):
             return expr.value
+        if isinstance(expr, lang.Count):
+            return length(expr.name)
         if isinstance(expr, sp.Symbol):
             return self.known[expr.name]
         if isinstance(expr, sp.Number) or expr.is_number:
             return expr
+        if isinstance(expr, sp.Add):
+            expr = shifted_at_once(expr)
         if isinstance(expr, (sp.Add, sp.Mul)):
             args = [self.part(self.lower(arg, hint), hint) for arg in expr.args]
             if isinstance(expr, sp.Mul):
@@ -173,12 +197,39 @@ class _Flattener:
             if exponent.is_Integer:
                 return base**exponent
             return self.function(sp.Pow(self.argument(base, hint), exponent), f"p_{hint}", whole)
+        if isinstance(expr, (lang.softmaxed, lang.softmax_over)):
+            values, kept = self.reduced_by(expr)
+            exps, _ = self.shifted(values, hint, kept)
+            part = 0 if isinstance(expr, lang.softmax_over) else int(expr.args[0])
+            return exps[part] * self.named(1 / self.total(exps, kept), f"scale_{hint}")
+        if isinstance(expr, (lang.logsumexp, lang.logsumexp_over)):
+            values, kept = self.reduced_by(expr)
+            exps, top = self.shifted(values, hint, kept)
+            return top + self.function(sp.log(self.total(exps, kept)), f"log_{hint}", False)
+        if isinstance(expr, lang.Word) and row_of(expr) and _beside(expr):
+            return self.lower(self.over_values(expr, hint), hint, whole)
         if isinstance(expr, lang.Word):
             return self.lower(expr.formula, hint, whole)
         if isinstance(expr, lang.matvec):
             return self.product(expr, hint)
-        if isinstance(expr, (lang.sum_, lang.mean, lang.var)):
+        if isinstance(expr, lang.matmat):
+            value, matrix, transposed = expr.args
+            return self.matmul(self.known[matrix.name], self.operand(value, hint), not transposed)
+        if isinstance(expr, lang.outer):
+            return sp.Mul(*(self.factor(arg, hint) for arg in expr.args))
+        if isinstance(expr, (lang.cumsum, lang.cumsum_over)):
+            (value,) = self.wides(expr.args[:1], hint)
+            axis = self.axis_of(expr) if len(axes(self.size(expr))) > 1 else ""
+            return value if _width(value) == 1 else self.builder.cumulated(cast(Value, value), axis)
+        if isinstance(expr, lang.shifted):
+            value = self.wide(self.lower(expr.args[0], hint), self.size(expr), f"v_{hint}")
+            by = int(expr.args[1])
+            return self.builder.shifted(cast(Value, value), by, self.axis_of(expr)) if by else value
+        if isinstance(expr, (lang.Over, *lang.REDUCTIONS)):
             return self.reduction(expr, hint)
+        if isinstance(expr, lang.stop_gradient) and isinstance(expr.args[0], (lang.max_, lang.max_over)):
+            values, kept = self.reduced_by(expr.args[0])
+            return self.largest(self.wides(values, hint), hint, "bound", kept)
         if isinstance(expr, lang.batch_norm):
             return self.batch_norm(expr, hint)
         if isinstance(expr, lang.where):
@@ -194,6 +245,11 @@ class _Flattener:
         stem = stem_of(args[0]) if isinstance(args[0], Value) else hint
         return self.function(expr.func(*args), f"{name}_{stem}", whole)
 
+    def factor(self, expr: sp.Expr, hint: str) -> sp.Expr:
+        """One side of an outer product; a sum gets a name, or it would be multiplied out."""
+        lowered = self.lower(expr, hint)
+        return self.named(lowered, f"v_{hint}") if isinstance(lowered, sp.Add) else lowered
+
     def function(self, expr: sp.Expr, wish: str, whole: bool) -> sp.Expr:
         """An applied function: itself where the equation names it anyway, otherwise a value of its own."""
         if isinstance(expr, Value) or expr.is_number or (whole and expr not in self.builder.memo):
@@ -202,7 +258,9 @@ class _Flattener:
 
     def argument(self, expr: sp.Expr, hint: str) -> sp.Expr:
         """A value for what a function is applied to."""
-        return self.named(expr, f"{ARGUMENT}{hint}", "argument", self.left)
+        return (
+            expr if isinstance(expr, Length) else self.named(expr, f"{ARGUMENT}{hint}", "argument", self.left)
+        )
 
     def named(
         self, expr: sp.Expr, wish: str, role: Role = "", of: lang.Gate | lang.State | None = None
@@ -233,33 +291,65 @@ class _Flattener:
             factors = [self.named(group, f"v_{hint}") for group in groups]
         return factors
 
-    def size(self, expr: sp.Basic) -> Size:
-        """The number of features of an expression of the spec. Its value may have fewer: `(1 - k)*h`
-        is 0 where the constant k is 1.
+    def size(self, expr: sp.Basic) -> Extent:
+        """The number of features of an expression of the spec, of a matrix the sizes of its axes. Its value
+        may have fewer: `(1 - k)*h` is 0 where the constant k is 1.
         """
-        if isinstance(expr, (lang.sum_, lang.mean, lang.var)):
+        if isinstance(expr, (*lang.REDUCTIONS, lang.logsumexp)):
             return 1
-        if isinstance(expr, lang.normed):
-            return next((size for part in expr.part if (size := self.size(part)) != 1), 1)
+        if isinstance(expr, (lang.softmax_over, lang.cumsum_over, lang.shifted)):
+            return self.size(expr.args[0])
+        if isinstance(expr, lang.convolved):
+            return self.size(expr.product(expr.weights[0], expr.value))
+        if isinstance(expr, (lang.Joint, lang.normed_over)):
+            return self.widest(expr.part)
+        if isinstance(expr, (lang.Over, lang.logsumexp_over)):
+            return self.reduced_by(expr)[1]
+        if isinstance(expr, lang.outer):
+            return tuple(dict.fromkeys(axis for arg in expr.args for axis in axes(self.size(arg))))
+        if isinstance(expr, lang.matmat):
+            value, matrix, transposed = expr.args
+            size = cast(Axes, self.size(value))
+            return (*size[:-1], cast(Size, self.cell.shapes[matrix.name][not transposed]))
         if isinstance(expr, lang.matvec):
-            matrix, _, transposed = expr.args
-            return cast(Size, self.cell.shapes[matrix.name][int(transposed)])
+            matrix, operand, transposed = expr.args
+            if not isinstance(matrix, lang.Matrix):
+                return extent(applied(axes(self.size(matrix)), bool(transposed)))
+            whole = 1 if isinstance(operand, lang.concat) else self.size(operand)
+            if isinstance(whole, tuple):
+                return (*whole[:-2], cast(Size, self.cell.shapes[matrix.name][int(transposed)]), whole[-1])
+            found = self.cell.shapes[matrix.name][int(transposed)]
+            return cast(Size, lang.shared(found)[0] or found)
+        if isinstance(expr, lang.Matrix):
+            return cast(Extent, self.cell.shapes[expr.name])
         if isinstance(expr, lang.Gate):
-            return self.gate_sizes[expr.name]
+            return cast(Extent, self.gate_sizes[expr.name])
         if isinstance(expr, lang.Name):
-            return self.cell.size_of(expr.state if isinstance(expr, lang.Next) else expr)
-        return next((size for arg in expr.args if (size := self.size(arg)) != 1), 1)
+            return cast(Extent, self.cell.size_of(expr.state if isinstance(expr, lang.Next) else expr))
+        return self.widest(expr.args)
 
-    def wide(self, expr: sp.Expr, size: Size, wish: str) -> sp.Expr:
+    def widest(self, parts: Sequence[sp.Basic]) -> Extent:
+        """The size of the part that has most axes."""
+        return max((self.size(part) for part in parts), key=lambda size: len(axes(size)), default=1)
+
+    def wide(self, expr: sp.Expr, size: Extent, wish: str) -> sp.Expr:
         """`expr` under a name, with `size` features."""
-        if common_size(values_in(expr)) == size:
+        if common_size(values_in(expr), self.builder.orders) == size:
             return self.named(expr, wish)
         return self.builder.once(("wide", expr, size), lambda: self.builder.pointwise(wish, expr, size=size))
 
-    def step_value(self, expr: sp.Expr, size: Size, wish: str) -> Value:
+    def static_value(self, expr: sp.Expr, size: Extent, wish: str) -> Value:
+        """A value of parameters alone, with `size` features."""
+        if isinstance(expr, Value) and expr.shape == shape_of(size):
+            return expr
+        return self.builder.once(
+            ("static", expr, size), lambda: self.builder.pointwise(wish, expr, size=size)
+        )
+
+    def step_value(self, expr: sp.Expr, size: Extent, wish: str) -> Value:
         """A value with a row per sequence and `size` features, even if `expr` only reads parameters."""
         reads = values_in(expr)
-        if not all(v.static for v in reads) and common_size(reads) == size:
+        if not all(v.static for v in reads) and common_size(reads, self.builder.orders) == size:
             return cast(Value, self.named(expr, wish))
         return self.builder.once(
             ("step", expr, size), lambda: self.builder.pointwise(wish, expr, size=size, step=True)
@@ -267,6 +357,12 @@ class _Flattener:
 
     def product(self, expr: Any, hint: str) -> sp.Expr:
         matrix, operand, transposed = expr.args[0], expr.args[1], bool(expr.args[2])
+        if not isinstance(matrix, lang.Matrix):
+            along = axes(self.size(matrix))
+            left = self.step_value(self.known[matrix.name], self.size(matrix), matrix.name)
+            right = self.operand(operand, hint)
+            wish = f"{left}{'T' if transposed else ''}_{right}"
+            return self.builder.contracted(wish, left, right, applied(along, transposed))
         if isinstance(operand, lang.concat):
             blocks = self.blocks[matrix.name]
             parts = [self.operand(arg, hint) for arg in operand.args]
@@ -281,45 +377,103 @@ class _Flattener:
         return self.step_value(lowered, self.size(expr), wish)
 
     def matmul(self, matrix: Value, operand: Value, transposed: bool) -> Value:
-        size = matrix.shape[1] if transposed else matrix.shape[0]
-        wish = f"{matrix.name}{'T' if transposed else ''}_{operand.name}"
+        whole, blocks = lang.shared(matrix.shape[1])
+        size = (whole or matrix.shape[1]) if transposed else matrix.shape[0]
+        wish, shape = f"{matrix.name}{'T' if transposed else ''}_{operand.name}", shape_of(size)
+        if operand.wide:
+            inner = matrix.shape[not transposed]
+            shape = replaced(operand.axes, inner, size)
+            if inner == operand.axes[-1]:
+                wish = f"{operand.name}_{matrix.name}{'' if transposed else 'T'}"
         made = self.builder.once(
             (matrix, operand, transposed),
-            lambda: self.builder.add(Product(self.builder.value(wish, (size,)), matrix, operand, transposed)),
+            lambda: self.builder.add(
+                Product(self.builder.value(wish, shape), matrix, operand, transposed, blocks)
+            ),
         )
         self.products.add(made)
         return made
 
     def reduction(self, expr: Any, hint: str) -> sp.Expr:
-        values = [self.wide(self.lower(arg, hint), self.size(arg), f"v_{hint}") for arg in expr.args]
-        if isinstance(expr, lang.sum_):
-            return self.total(values)
-        if isinstance(expr, lang.mean):
-            return self.mean(values, hint)
-        centre = self.mean(values, hint)
+        args, kept = self.reduced_by(expr)
+        if isinstance(expr, lang.sum_over) and (made := self.contraction(expr, kept, hint)):
+            return made
+        values = self.wides(args, hint)
+        if isinstance(expr, (lang.max_, lang.max_over)):
+            return self.largest(values, hint, "max", kept)
+        if isinstance(expr, (lang.sum_, lang.sum_over)):
+            return self.total(values, kept)
+        if isinstance(expr, (lang.mean, lang.mean_over)):
+            return self.mean(values, hint, kept)
+        centre = self.mean(values, hint, kept)
         centred = [self.named(v - centre, f"centred_{v}") for v in values]
         squares = [self.named(v**2, f"square_{value}") for v, value in zip(centred, values, strict=True)]
-        return self.mean(squares, hint, "variance")
+        return self.mean(squares, hint, kept, "variance")
 
-    def total(self, values: Sequence[sp.Expr]) -> sp.Expr:
+    def reduced_by(self, expr: Any) -> tuple[Sequence[sp.Expr], Extent]:
+        """The values that a word goes over, and the size of what is left: 1, or all axes but one."""
+        if not isinstance(expr, (lang.Over, lang.Along)):
+            return (expr.values if isinstance(expr, lang.Joint) else expr.args), 1
+        along = axes(self.size(expr.args[0]))
+        return expr.args[:1], extent([axis for axis in along if str(axis) != expr.axis])
+
+    def axis_of(self, expr: Any) -> Size:
+        """The axis that a word goes along; nothing where it goes over all features as they lie."""
+        along = expr.axis if isinstance(expr, lang.Over) else ""
+        return next((axis for axis in axes(self.size(expr.args[0])) if str(axis) == along), "")
+
+    def contraction(self, expr: Any, kept: Extent, hint: str) -> sp.Expr | None:
+        """The sum of a product of two values along one axis."""
+        lowered = self.lower(expr.args[0], hint)
+        both = lowered.args if isinstance(lowered, sp.Mul) and len(lowered.args) == 2 else ()
+        along = axes(self.size(expr.args[0]))
+        if not both or not all(isinstance(v, Value) and v.axes == along and not v.static for v in both):
+            return None
+        left, right = both
+        return self.builder.contracted(f"{left}_{right}", left, right, axes(kept))
+
+    def total(self, values: Sequence[sp.Expr], kept: Extent = 1) -> sp.Expr:
         """The sum over the features of all values: those that lie in rows in one reduction."""
         narrow = [v for v in values if _width(v) == 1]
         wide = [cast(Value, v) for v in values if _width(v) != 1]
-        parts = (tuple(v for v in wide if v.static == static) for static in (False, True))
-        return sp.Add(*narrow, *(self.builder.reduced(f"sum_{part[0]}", *part) for part in parts if part))
+        parts = [tuple(v for v in wide if v.static == s and len(v.shape) < 2) for s in (False, True)]
+        parts += [(v,) for v in wide if len(v.shape) > 1]
+        sums = (self.builder.reduced(f"sum_{part[0]}", *part, size=kept) for part in parts if part)
+        return sp.Add(*narrow, *sums)
 
-    def mean(self, values: Sequence[sp.Expr], hint: str, word: str = "centre") -> sp.Expr:
-        count = sp.Add(*(length(_width(v)) for v in values))
-        return self.named(self.total(values) / count, f"{word}_{hint}")
+    def wides(self, args: Sequence[sp.Expr], hint: str) -> list[sp.Expr]:
+        """The arguments of a function of whole vectors, as large as they are to people."""
+        return [self.wide(self.lower(arg, hint), self.size(arg), f"v_{hint}") for arg in args]
+
+    def largest(self, values: Sequence[sp.Expr], hint: str, how: How, kept: Extent = 1) -> sp.Expr:
+        """The largest feature of all values, which get a row per sequence unless all are static."""
+        if len(values) == 1 and _width(values[0]) == 1:
+            return values[0]
+        static = all(v.static for value in values for v in values_in(value))
+        make = self.static_value if static else self.step_value
+        rows = [make(value, _width(value), f"v_{hint}") for value in values]
+        return self.builder.reduced(f"max_{rows[0]}", *rows, size=kept, how=how)
+
+    def shifted(self, args: Sequence[sp.Expr], hint: str, kept: Extent = 1) -> tuple[list[sp.Expr], sp.Expr]:
+        """exp of all arguments less the largest feature, of which none overflows, and that feature."""
+        values = self.wides(args, hint)
+        top = self.largest(values, hint, "bound", kept)
+        return [
+            self.function(sp.exp(self.argument(value - top, hint)), f"exp_{hint}", False) for value in values
+        ], top
+
+    def mean(self, values: Sequence[sp.Expr], hint: str, kept: Extent = 1, word: str = "centre") -> sp.Expr:
+        count = sp.Add(*(length(_width(v)) for v in values)) / length(kept)
+        return self.named(self.total(values, kept) / count, f"{word}_{hint}")
 
     def batch_norm(self, expr: Any, hint: str) -> sp.Expr:
         v, gain, bias, eps, momentum = (self.lower(arg, hint) for arg in expr.args)
-        value = self.step_value(v, self.size(expr.args[0]), f"v_{hint}")
+        size = cast(Size, self.size(expr.args[0]))
+        value = self.step_value(v, size, f"v_{hint}")
         mask = self.mask = self.mask or self.new_mask()
         valid, count, training = mask.valid, mask.count, mask.training
-        running_mean = self.buffer(f"mean_{hint}", value.size)
-        running_var = self.buffer(f"var_{hint}", value.size)
-        b, shape = self.builder, (value.size,)
+        running_mean, running_var = (self.buffer(f"{kind}_{hint}", size) for kind in ("mean", "var"))
+        b, shape = self.builder, (size,)
 
         weighted = b.pointwise(f"valid_{hint}", valid * value)
         total = b.summed(weighted, shape, lambda: b.value(f"sum_{hint}", shape, True))
@@ -359,6 +513,25 @@ class _Flattener:
         return value
 
 
+def applied(along: Axes, transposed: bool) -> Axes:
+    """The axes of `C @ k`, or of `C.T @ v`, for every head where C has three."""
+    *heads, rows, columns = along
+    return (*heads, columns if transposed else rows)
+
+
+def shifted_at_once(expr: sp.Add) -> sp.Expr:
+    """A sum in which terms that are shifted alike, those of convolutions too, are added up before that."""
+    terms = [arg.formula if isinstance(arg, lang.convolved) else arg for arg in expr.args]
+    alike: dict[Any, list[sp.Expr]] = {}
+    rest: list[sp.Expr] = []
+    for term in (part for whole in terms for part in sp.Add.make_args(whole)):
+        if isinstance(term, lang.shifted):
+            alike.setdefault(term.args[1:], []).append(term.args[0])
+        else:
+            rest.append(term)
+    return sp.Add(*rest, *(lang.shifted(sp.Add(*values), *how) for how, values in alike.items()))
+
+
 def stem_of(value: Value) -> str:
     """How a name ends of something made of the value: `z` of its argument `a_z`, `h` of its next value."""
     match value.role:
@@ -369,10 +542,17 @@ def stem_of(value: Value) -> str:
     return str(value.name)
 
 
-def _width(expr: sp.Expr) -> Size:
+def _width(expr: sp.Expr) -> Extent:
     """The number of features of a value; 1 of a number."""
     return expr.size if isinstance(expr, Value) else 1
 
 
 def _plain_name(symbol: Any) -> str:
     return symbol.state.name if isinstance(symbol, lang.Next) else str(symbol)
+
+
+def _beside(expr: sp.Expr) -> bool:
+    """Whether a matrix stands in it entry by entry, and not in a product."""
+    if isinstance(expr, lang.Matrix):
+        return True
+    return not isinstance(expr, lang.Opaque) and any(map(_beside, expr.args))

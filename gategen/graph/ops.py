@@ -15,16 +15,19 @@ from typing import Any, Literal, cast
 
 import sympy as sp
 
-from gategen.spec.names import Size
+from gategen.spec.names import Axes, Extent, Size, factors
 
+How = Literal["sum", "max", "bound"]
 Role = Literal["", "next", "argument", "output", "gradient", "term", "carried", "tangent"]
 
 
 class Value(sp.Symbol):  # type: ignore[misc]
-    """A name in a graph. `shape` is `(size,)`, `()` for one number, `(rows, columns)` for a matrix.
+    """A name in a graph. `shape` is `(size,)`, `()` for one number, `(hidden, keys)` for a matrix.
 
     A static value is one for all steps and rows (a parameter, or computed from parameters and sums); any
-    other has a row for every sequence at every step.
+    other has a row for every sequence at every step, which may be a matrix. Axes are told by their sizes: in
+    an expression of matrices a vector of the size `keys` is the same along every other axis. So the sizes of
+    a matrix that is no weight of a product differ.
 
     role        of             what it is
     "next"      a state        its value after the step
@@ -68,9 +71,48 @@ class Value(sp.Symbol):  # type: ignore[misc]
         return self._content
 
     @property
-    def size(self) -> Size:
-        """The number of features; 1 where it broadcasts."""
-        return self.shape[-1] if self.shape else 1
+    def size(self) -> Extent:
+        """The number of features, of a matrix the sizes of its axes; 1 where it broadcasts."""
+        return self.shape if len(self.shape) > 1 else self.shape[0] if self.shape else 1
+
+    @property
+    def axes(self) -> Axes:
+        """The sizes of the axes along which it differs."""
+        return axes(self.size)
+
+    @property
+    def wide(self) -> bool:
+        """Whether every row of it is a matrix."""
+        return not self.static and len(self.shape) > 1
+
+
+def axes(size: Extent) -> Axes:
+    """The sizes of the axes of a value of this size: none of what broadcasts."""
+    if isinstance(size, tuple):
+        return tuple(axis for part in size for axis in factors(part))
+    return () if size == 1 else factors(size)
+
+
+def extent(along: Sequence[Size], flat: bool = True) -> Extent:
+    """The size of a value with these axes: of a vector, `heads*keys`, or of a matrix."""
+    if len(along) < 2:
+        return along[0] if along else 1
+    return "*".join(map(str, along)) if flat else tuple(along)
+
+
+def replaced(along: Axes, axis: Size, other: Size) -> Axes:
+    """The axes with another one in the place of one of them."""
+    return tuple(other if own == axis else own for own in along)
+
+
+def shape_of(size: Extent) -> tuple[Size, ...]:
+    """The shape of a value of this size that has rows."""
+    return size if isinstance(size, tuple) else (size,)
+
+
+def share(size: Extent, blocks: Size) -> Extent:
+    """The share of each block: `hidden/heads`."""
+    return size if blocks == 1 else f"{size}/{blocks}"
 
 
 class Length(sp.Symbol):  # type: ignore[misc]
@@ -83,7 +125,11 @@ class Length(sp.Symbol):  # type: ignore[misc]
         return (self.name,), {}
 
 
-def length(size: Size) -> sp.Expr:
+def length(size: Extent) -> sp.Expr:
+    if isinstance(size, tuple):
+        return sp.Mul(*map(length, size))
+    if len(factors(size)) > 1:
+        return sp.Mul(*map(length, factors(size)))
     return sp.Integer(size) if isinstance(size, int) else Length(size)
 
 
@@ -101,33 +147,36 @@ class Pointwise:
 
 @dataclass(frozen=True)
 class Product:
-    """`out = matrix @ operand`, or `matrix.T @ operand`, for every row."""
+    """`out = matrix @ operand`, or `matrix.T @ operand`, for every row.
+
+    An operand that is a matrix is multiplied along the axis that the matrix has too, whose place in `out` its
+    other one takes: that of `W @ C`, which is multiplied by W, and that of `C @ W`, by `W.T`.
+
+    With `blocks` the matrix is that many blocks, one below the other, and each multiplies its share.
+    """
 
     out: Value
     matrix: Value
     operand: Value
     transposed: bool = False
+    blocks: Size = 1
 
     @property
     def reads(self) -> tuple[Value, ...]:
         return self.matrix, self.operand
 
-
-@dataclass(frozen=True)
-class Reduce:
-    """`out = sum(operands)` over the features of all of them, as if concatenated; size 1."""
-
-    out: Value
-    operands: tuple[Value, ...]
-
     @property
-    def reads(self) -> tuple[Value, ...]:
-        return self.operands
+    def along(self) -> Size:
+        """The axis of a matrix that is multiplied; nothing of a vector."""
+        return self.matrix.shape[not self.transposed] if self.operand.wide else ""
 
 
 @dataclass(frozen=True)
-class Outer:
-    """`out = sum of left right^T` over all steps and rows: a static matrix."""
+class Contract:
+    """`out = left * right`, summed over the axes that `out` does not have, for every row.
+
+    `C @ k` with a matrix C of every row, `C.T @ v`, the inner product of two matrices.
+    """
 
     out: Value
     left: Value
@@ -136,6 +185,49 @@ class Outer:
     @property
     def reads(self) -> tuple[Value, ...]:
         return self.left, self.right
+
+
+@dataclass(frozen=True)
+class Reduce:
+    """One value of the features of all operands, as if concatenated; size 1.
+
+    Of one operand that has several axes it is over those that `out` does not have.
+
+    how      `out` is
+    "sum"    their sum
+    "max"    the largest; complex ones are compared by their real parts, and equal ones averaged
+    "bound"  the real part of the largest, through which nothing is differentiated: what a softmax subtracts
+    """
+
+    out: Value
+    operands: tuple[Value, ...]
+    how: How = "sum"
+
+    @property
+    def reads(self) -> tuple[Value, ...]:
+        return self.operands
+
+
+@dataclass(frozen=True)
+class Outer:
+    """`out = sum of left right^T` over all steps and rows: a static matrix; with `blocks`, of shares.
+
+    Of matrices it is over all axes but one of each, which are those of `out`.
+    """
+
+    out: Value
+    left: Value
+    right: Value
+    blocks: Size = 1
+
+    @property
+    def reads(self) -> tuple[Value, ...]:
+        return self.left, self.right
+
+    @property
+    def along(self) -> Axes:
+        """The axes of matrices that are those of `out`; none of vectors."""
+        return self.out.shape if self.left.wide else ()
 
 
 @dataclass(frozen=True)
@@ -150,7 +242,59 @@ class BatchSum:
         return (self.operand,)
 
 
-Op = Pointwise | Product | Reduce | Outer | BatchSum
+@dataclass(frozen=True)
+class CumSum:
+    """`out[k] = sum of operand[: k + 1]` for every row; `backwards`, of `operand[k:]`.
+
+    With `axis` it goes along that one of several axes.
+    """
+
+    out: Value
+    operand: Value
+    backwards: bool = False
+    axis: Size = ""
+
+    @property
+    def reads(self) -> tuple[Value, ...]:
+        return (self.operand,)
+
+
+@dataclass(frozen=True)
+class Shift:
+    """`out[k] = operand[k - by]` along one axis, for every row; 0 where that lies outside."""
+
+    out: Value
+    operand: Value
+    by: int
+    axis: Size
+
+    @property
+    def reads(self) -> tuple[Value, ...]:
+        return (self.operand,)
+
+
+@dataclass(frozen=True)
+class MatrixOp:
+    """`out = word(operands)`, of static matrices, one for all steps.
+
+    "transpose"    A.T
+    "multiply"     A @ B
+    "inverse"      of a square matrix
+    "exponential"  of a square matrix A; with further operands its derivative at A in each of their directions
+    "sum"          over the axes on which `out` has size 1, over both for a number
+    "unit"         the unit matrix, of no operand
+    """
+
+    out: Value
+    word: str
+    operands: tuple[Value, ...]
+
+    @property
+    def reads(self) -> tuple[Value, ...]:
+        return self.operands
+
+
+Op = Pointwise | Product | Contract | Reduce | CumSum | Shift | Outer | BatchSum | MatrixOp
 
 
 @dataclass(frozen=True)
@@ -214,6 +358,15 @@ class Graph:
         return (*self.given, *(op.out for op in self.ops))
 
     @property
+    def orders(self) -> tuple[Extent, ...]:
+        """The sizes of what has several axes, in the order in which they stand: matrices, then vectors.
+
+        Matrices of every row come before weights, whose axes may stand the other way round.
+        """
+        wide = [v for v in self.values if len(v.axes) > 1]
+        return tuple(dict.fromkeys(v.size for v in sorted(wide, key=lambda v: (len(v.shape) < 2, v.static))))
+
+    @property
     def results(self) -> tuple[Value, ...]:
         """What is read from outside: outputs, sums and new statistics."""
         return (*(v for _, v in (*self.outputs, *self.sums)), *(s.update for s in self.statistics))
@@ -267,6 +420,21 @@ def fresh(name: str, taken: Iterable[str]) -> str:
     return next(f"{name}_{k}" for k in range(2, len(used) + 3) if f"{name}_{k}" not in used)
 
 
-def common_size(values: Iterable[Value]) -> Size:
-    """The one size of elementwise operands: 1 unless one of them has another."""
-    return next((v.size for v in values if v.size != 1), 1)
+def common_size(values: Iterable[Value], orders: Iterable[Extent] = ()) -> Extent:
+    """The size of what is computed of these, entry by entry: all of their axes.
+
+    Where no value has all of them, they stand as in the first of the sizes `orders` that has.
+    """
+    every = [v for v in values if v.size != 1]
+    if len({v.size for v in every}) < 2:
+        return every[0].size if every else 1
+    along = {axis for v in every for axis in v.axes}
+    flat = not any(len(v.shape) > 1 for v in every)
+    for v in sorted(every, key=lambda v: -len(v.shape)):
+        if along.issubset(v.axes):
+            return v.size
+    for order in orders:
+        if along.issubset(whole := axes(order)):
+            part = [axis for axis in whole if axis in along]
+            return extent(part, not isinstance(order, tuple) or (flat and len(along) < len(whole)))
+    return extent(list(dict.fromkeys(axis for v in every for axis in v.axes)), flat)

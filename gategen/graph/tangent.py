@@ -8,14 +8,29 @@ The result computes everything the graph computes and, beside each value `v`, it
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
 import sympy as sp
 
-from gategen.graph.adjoint import partial
+from gategen.graph.adjoint import is_still, partial
 from gategen.graph.builder import Builder
 from gategen.graph.check import check
-from gategen.graph.ops import BatchSum, Carry, Graph, Op, Outer, Pointwise, Product, Reduce, Value
+from gategen.graph.ops import (
+    BatchSum,
+    Carry,
+    Contract,
+    CumSum,
+    Graph,
+    MatrixOp,
+    Op,
+    Outer,
+    Pointwise,
+    Product,
+    Reduce,
+    Shift,
+    Value,
+)
 
 Tangents = Mapping[Value, Value | None]  # None where nothing moves a value
 
@@ -25,7 +40,8 @@ def tangent(graph: Graph, known: Tangents = MappingProxyType({})) -> Graph:
 
     `known` are the tangents of what is given where they have names already; a value without one stands still.
     """
-    builder = Builder(v.name for v in (*graph.values, *(dot for dot in known.values() if dot is not None)))
+    taken = (v.name for v in (*graph.values, *(dot for dot in known.values() if dot is not None)))
+    builder = Builder(taken, graph.orders)
     dots: dict[Value, Value | None] = {**known, **dict.fromkeys(graph.fixed)}
     for given in graph.given:
         if given not in dots:
@@ -78,13 +94,25 @@ def _push(builder: Builder, dots: Tangents, op: Op) -> Value | None:
             moving = [(v, dot) for v in op.reads if (dot := dots[v]) is not None]
             total = sp.Add(*(factored(partial(op, v)) * dot for v, dot in moving))
             return builder.add(Pointwise(builder.tangent(op.out), total)) if total != 0 else None
-        case Reduce(_, operands):
-            moved = tuple(dot for v in operands if (dot := dots[v]) is not None)
-            return builder.add(Reduce(builder.tangent(op.out), moved)) if moved else None
+        case Reduce(_, operands, how):
+            if is_still(op) or all(dots[v] is None for v in operands):
+                return None
+            shares = builder.shares(op) if how == "max" else (sp.S.One,) * len(operands)
+            moved = tuple(
+                dot if share == 1 else builder.add(Pointwise(_term(builder, dot, op.out), dot * share))
+                for v, share in zip(operands, shares, strict=True)
+                if (dot := dots[v]) is not None
+            )
+            return builder.add(Reduce(builder.tangent(op.out), moved))
         case BatchSum(_, operand):
             dot = dots[operand]
             return None if dot is None else builder.add(BatchSum(builder.tangent(op.out), dot))
-        case Product(_, left, right) | Outer(_, left, right):
+        case MatrixOp():
+            return _push_matrix(builder, dots, op)
+        case CumSum(_, operand) | Shift(_, operand):
+            dot = dots[operand]
+            return None if dot is None else builder.add(replace(op, out=builder.tangent(op.out), operand=dot))
+        case Product(_, left, right) | Outer(_, left, right) | Contract(_, left, right):
             pairs = [(left, dots[right]), (dots[left], right)]
     made = [(a, b) for a, b in pairs if a is not None and b is not None]
     if len(made) < 2:
@@ -92,6 +120,43 @@ def _push(builder: Builder, dots: Tangents, op: Op) -> Value | None:
     shape, static, whole = op.out.shape, op.out.static, builder.tangent(op.out)
     terms = [(builder.value(f"{a}_{b}", shape, static, "term", op.out), a, b) for a, b in made]
     return builder.add(Pointwise(whole, sp.Add(*(builder.add(_of_two(op, *term)) for term in terms))))
+
+
+def _term(builder: Builder, dot: Value, of: Value) -> Value:
+    """A value like `dot` for its part in the tangent of another one."""
+    return builder.value(f"{dot}_in_{of}", dot.shape, dot.static, "term", of)
+
+
+def _push_matrix(builder: Builder, dots: Tangents, op: MatrixOp) -> Value | None:
+    """The tangent of an op on matrices: a sum, for each operand that moves one with its tangent."""
+    moving = [k for k, operand in enumerate(op.operands) if dots[operand] is not None]
+    if not moving:
+        return None
+    whole = builder.tangent(op.out)
+    if len(moving) == 1 and op.word != "inverse":
+        word, operands = _in_direction(op, moving[0], dots)
+        return builder.add(MatrixOp(whole, word, operands))
+    terms: list[sp.Expr] = []
+    for k in moving:
+        word, operands = _in_direction(op, k, dots)
+        named = "_".join(v.name for v in operands[-2:])
+        term = builder.add(MatrixOp(builder.value(named, op.out.shape, True, "term", op.out), word, operands))
+        if op.word == "inverse":
+            named = builder.value(f"{term}_{op.out}", op.out.shape, True, "term", op.out)
+            term = -builder.add(MatrixOp(named, "multiply", (term, op.out)))
+        terms.append(term)
+    return builder.add(Pointwise(whole, sp.Add(*terms)))
+
+
+def _in_direction(op: MatrixOp, k: int, dots: Tangents) -> tuple[str, tuple[Value, ...]]:
+    """The op of its operand k and the others; of an inverse the first of two products."""
+    dot = dots[op.operands[k]]
+    assert dot is not None
+    if op.word == "inverse":
+        return "multiply", (op.out, dot)
+    if op.word == "exponential" and k == 0:
+        return "exponential", (*op.operands, dot)
+    return op.word, (*op.operands[:k], dot, *op.operands[k + 1 :])
 
 
 def factored(slope: sp.Expr) -> sp.Expr:
@@ -104,8 +169,8 @@ def factored(slope: sp.Expr) -> sp.Expr:
     return sp.Mul(*shared, sp.Add(*rest))
 
 
-def _of_two(op: Product | Outer, out: Value, left: Value, right: Value) -> Op:
-    """The product or outer product `op` of two other values."""
-    if isinstance(op, Outer):
-        return Outer(out, left, right)
-    return Product(out, left, right, op.transposed)
+def _of_two(op: Product | Outer | Contract, out: Value, left: Value, right: Value) -> Op:
+    """The product, outer product or contraction `op` of two other values."""
+    if isinstance(op, Product):
+        return replace(op, out=out, matrix=left, operand=right)
+    return replace(op, out=out, left=left, right=right)

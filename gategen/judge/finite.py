@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gategen.graph import Graph, evaluate, flatten
+from gategen.graph import Graph, evaluate, flatten, with_computed
 from gategen.judge.host import Array
 from gategen.judge.problem import Problem
 from gategen.spec import language as lang
@@ -43,13 +43,17 @@ def _given(cell: Cell, graph: Graph, problem: Problem) -> tuple[dict[str, int], 
         value = point["inputs", x.name]
         given[x.name] = np.broadcast_to(value, (steps, *value.shape[-2:]))
         sizes[str(x.size)] = value.shape[-1]
-    sizes |= {str(s.size): point["initial", s.name].shape[-1] for s in cell.states}
+    for s in cell.states:
+        along = s.size if isinstance(s.size, tuple) else (s.size,)
+        sizes |= zip(map(str, along), point["initial", s.name].shape[1:], strict=True)
     for a in cell.arrays:
         sizes |= zip(map(str, a.shape), point["params", a.name].shape, strict=True)
+    sizes |= {str(count): sizes[whole] // sizes[f"{whole}/{count}"] for whole, count in cell.shares}
     for a in cell.arrays:
         value = point["params", a.name]
         parts = _cut(value, a.shape[0], sizes, 0) if a.stacked else [value]
         given |= zip((p.name for p in a.members), parts, strict=True)
+    given = with_computed(cell, given, sizes)
     for name, blocks in graph.blocks:
         parts = _cut(given[name], tuple(v.shape[1] for v in blocks), sizes, 1)
         given |= zip((v.name for v in blocks), parts, strict=True)

@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 from inspect import signature
 from itertools import product
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from gategen.judge.host import Array, ModuleError, blamed
 from gategen.spec import language as lang
 from gategen.spec.cell import Cell
-from gategen.spec.names import Size
+from gategen.spec.names import Extent, Size
 
 T, B = 5, 4
 SIZES = {"input": 3, "hidden": 7}  # and all further ones different from these, from T and from B
@@ -68,8 +68,9 @@ def settings(cell: Cell) -> Iterator[Setting]:
         yield Setting(initial, lengths, training)
 
 
-def uses(cell: Cell, function: Any) -> bool:
-    return any(eq.rhs.has(function) for eq in cell.all_equations)
+def uses(cell: Cell, *functions: Any) -> bool:
+    """Whether an equation has one of these."""
+    return any(eq.rhs.has(*functions) for eq in cell.all_equations)
 
 
 def draw(
@@ -90,10 +91,13 @@ def draw(
     sizes = cell.fitting({**sizes, **dict(zip(further, FURTHER, strict=False))})
 
     def length(size: Size) -> int:
-        return sizes[size] if isinstance(size, str) else size
+        return lang.extent_of(size, sizes)
 
-    def state(size: Size) -> Array:
-        drawn = rng.standard_normal((B, length(size)))
+    def features(size: Extent) -> tuple[int, ...]:
+        return tuple(map(length, size if isinstance(size, tuple) else (size,)))
+
+    def state(size: Extent) -> Array:
+        drawn = rng.standard_normal((B, *features(size)))
         return 0.2 + 0.6 / (1 + np.exp(-drawn)) if positive else drawn
 
     point: dict[Key, Array] = {}
@@ -107,12 +111,12 @@ def draw(
         point["params", a.name] = drawn
     for k, x in enumerate(cell.inputs):
         steps = (T,) if k == 0 or setting.lengths else ()  # further inputs may be constant in time
-        point["inputs", x.name] = rng.standard_normal((*steps, B, length(x.size)))
+        point["inputs", x.name] = rng.standard_normal((*steps, B, *features(x.size)))
     if setting.initial:
         point |= {("initial", s.name): state(s.size) for s in cell.states}
-    outputs = (length(_output_size(cell, symbol)) for symbol in cell.outputs)
-    d_y = tuple(rng.standard_normal((T, B, size)) for size in outputs)
-    d_final = {s.name: rng.standard_normal((B, length(s.size))) for s in cell.states}
+    outputs = (features(_output_size(cell, symbol)) for symbol in cell.outputs)
+    d_y = tuple(rng.standard_normal((T, B, *size)) for size in outputs)
+    d_final = {s.name: rng.standard_normal((B, *features(s.size))) for s in cell.states}
     for array in (*point.values(), *d_y, *d_final.values()):
         array.flags.writeable = False  # a module that writes into what it is given raises
     return Problem(
@@ -162,5 +166,6 @@ def _buffers(
     }
 
 
-def _output_size(cell: Cell, symbol: Any) -> Size:
-    return symbol.state.size if isinstance(symbol, lang.Next) else cell.gate_sizes[symbol.name]
+def _output_size(cell: Cell, symbol: Any) -> Extent:
+    found = cell.size_of(symbol.state) if isinstance(symbol, lang.Next) else cell.gate_sizes[symbol.name]
+    return cast(Extent, found)

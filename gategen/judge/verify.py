@@ -58,7 +58,7 @@ class Result:
     where: str  # "CPU", the name of the GPU, or "CPU emulation"
     complex_step: float  # the worst error against it
     gradient: str  # the one with that error; of second derivatives the output or the final state
-    finite_difference: float | None  # the worst error against them; None where the cell has stop_gradient
+    finite_difference: float | None  # the worst error against them; None where a gradient is stopped
     ok: bool
     seconds: float
     note: str = ""  # what else is wrong
@@ -173,7 +173,7 @@ def _judged(result: Result, exact: Runner, runner: Runner | Second, seed: int) -
     setting, worst = max(judgements.items(), key=lambda item: item[1].complex_step)
     finite = max(judgement.finite_difference for judgement in judgements.values())
     forward = max(judgement.forward for judgement in judgements.values())
-    seen = not uses(cell, lang.stop_gradient)
+    seen = not uses(cell, lang.stop_gradient, lang.surrogate)
     note = ""
     if forward > COMPLEX_TOLERANCE:
         note = f"forward differs from the NumPy module by {forward:.1e}"

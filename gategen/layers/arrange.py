@@ -16,7 +16,10 @@ Array = Any  # of the module: numpy.ndarray or cupy.ndarray
 
 @dataclass(frozen=True)
 class Layout:
-    """How the axes lie for the user; inside it is (T, B, size), or (B, size) for what is constant in time."""
+    """How the axes lie for the user; inside it is (T, B, size), or (B, size) for what is constant in time.
+
+    Of what is a matrix in every row `size` is both of its sizes.
+    """
 
     steps: int
     batch: int
@@ -24,31 +27,33 @@ class Layout:
     batch_first: bool
 
     @classmethod
-    def of(cls, x: Array, batch_first: bool) -> Layout:
-        if x.ndim == 2:
+    def of(cls, x: Array, batch_first: bool, rank: int = 1) -> Layout:
+        """That of x, a row of which has so many axes."""
+        if x.ndim == 1 + rank:
             return cls(x.shape[0], 1, False, batch_first)
         batch, steps = x.shape[:2] if batch_first else x.shape[1::-1]
         return cls(steps, batch, True, batch_first)
 
-    def shape(self, size: int) -> tuple[int, ...]:
+    def shape(self, *size: int) -> tuple[int, ...]:
         """Of a sequence."""
         if not self.batched:
-            return self.steps, size
-        return (self.batch, self.steps, size) if self.batch_first else (self.steps, self.batch, size)
+            return self.steps, *size
+        return (self.batch, self.steps, *size) if self.batch_first else (self.steps, self.batch, *size)
 
-    def constant(self, size: int) -> tuple[int, ...]:
+    def constant(self, *size: int) -> tuple[int, ...]:
         """Of what is constant in time."""
-        return (self.batch, size) if self.batched else (size,)
+        return (self.batch, *size) if self.batched else size
 
-    def inward(self, array: Array) -> Array:
+    def inward(self, array: Array, rank: int = 1) -> Array:
+        """As it lies inside; a row of it has so many axes."""
         if not self.batched:
-            return array[..., None, :]
-        return array.swapaxes(0, 1) if self.batch_first and array.ndim == 3 else array
+            return array[None] if array.ndim == rank else array[:, None]
+        return array.swapaxes(0, 1) if self.batch_first and array.ndim > 1 + rank else array
 
-    def outward(self, array: Array) -> Array:
+    def outward(self, array: Array, rank: int = 1) -> Array:
         if not self.batched:
-            return array[..., 0, :]
-        return array.swapaxes(0, 1) if self.batch_first and array.ndim == 3 else array
+            return array[0] if array.ndim == 1 + rank else array[:, 0]
+        return array.swapaxes(0, 1) if self.batch_first and array.ndim > 1 + rank else array
 
 
 # ---------------------------------------------------------------------------------------------- directions
@@ -63,9 +68,12 @@ def reversal(lengths: np.ndarray[Any, Any], steps: int) -> np.ndarray[Any, Any]:
     return np.where(at < lengths, lengths - 1 - at, at)
 
 
-def turned(array: Array, direction: int, order: Any) -> Array:
-    """(T, B, size) in the order in which a direction reads it; what is constant in time as it is."""
-    if not direction or array.ndim != 3:
+def turned(array: Array, direction: int, order: Any, rank: int = 1) -> Array:
+    """(T, B, size) in the order in which a direction reads it; what is constant in time as it is.
+
+    rank: how many axes a row of it has.
+    """
+    if not direction or array.ndim < 2 + rank:
         return array
     return array[::-1] if order is None else array[order]
 

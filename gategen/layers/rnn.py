@@ -6,13 +6,15 @@ How the arrays of a run lie is in `arrange.py`; all arithmetic is the generated 
 from __future__ import annotations
 
 import os
+import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from importlib import import_module
 from inspect import signature
 from itertools import zip_longest
+from math import prod
 from numbers import Real
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -46,6 +48,8 @@ from gategen.layers.weights import (
     onnx_attributes,
 )
 
+ROWS = 8  # of a batch, which modules of C give to one thread
+MUCH = 10_000  # entries of a state at all steps, from which on a thread costs less than it saves
 _ARGUMENTS = ("input_size", "hidden_size", "seed", "dtype")  # of `init`, beside the further sizes
 
 
@@ -195,6 +199,7 @@ class RNN:
         lengths: Any = None,
         *,
         tape: bool | None = True,
+        parallel: bool = False,
         **inputs: Array,
     ) -> tuple[Any, Any]:
         """The outputs and the final states.
@@ -206,6 +211,7 @@ class RNN:
         lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state, its outputs are 0;
             the backward direction starts at its end.
         tape: False or None saves nothing for `backward`.
+        parallel: True to find the states of all steps at once, where the module can.
         inputs: the further inputs of the cell, laid out as x, or (B, size) where constant in time. Every
             layer reads them.
 
@@ -213,7 +219,7 @@ class RNN:
         final states are `States`, shaped as `initial`.
         """
         x = self._checked_x(x)
-        layout = Layout.of(x, self.batch_first)
+        layout = Layout.of(x, self.batch_first, self._rank())
         inputs = self._checked_inputs(inputs, layout)
         starts = self._split_states("initial", initial, layout)
         order = None
@@ -224,23 +230,23 @@ class RNN:
         tape = tape is not None and _flag("tape", tape)
         self._run = None
         tapes, masks, finals = [], [], []
-        outputs: tuple[Array, ...] = (layout.inward(x),)
+        outputs: tuple[Array, ...] = (layout.inward(x, self._rank()),)
         for layer in range(self.num_layers):
             masks.append(self._mask(outputs[0]) if layer else None)
             below = outputs[0] if masks[-1] is None else outputs[0] * masks[-1]
-            sides = []
-            for direction, cell, start in self._of_layer(layer, starts):
-                given = {name: turned(value, direction, order) for name, value in inputs.items()}
+
+            def run(direction: int, cell: _Cell, start: Any, below: Array = below) -> Any:
+                given = {
+                    name: turned(value, direction, order, self._rank(name)) for name, value in inputs.items()
+                }
                 if cell.buffers is not None:
                     given |= {"buffers": cell.buffers, "training": self.training}
-                y, final, saved = self.module.forward(
-                    cell.params,
-                    turned(below, direction, order),
-                    initial=start,
-                    lengths=lengths,
-                    tape=tape,
-                    **given,
-                )
+                given |= {"parallel": True} if parallel else {}
+                x = turned(below, direction, order)
+                return self.module.forward(cell.params, x, initial=start, lengths=lengths, tape=tape, **given)
+
+            sides = []
+            for direction, (y, final, saved) in enumerate(self._both(run, layer, starts, layout)):
                 sides.append([turned(part, direction, order) for part in (y if self._several else (y,))])
                 finals.append(final)
                 tapes.append(saved)
@@ -266,26 +272,33 @@ class RNN:
         inputs: dict[str, Array] = {}
         for layer in reversed(range(self.num_layers)):
             below = None
-            for direction, cell, end in self._of_layer(layer, ends):
+
+            def pull(
+                direction: int, cell: _Cell, end: Any, layer: int = layer, above: list[Array] = above
+            ) -> Any:
                 parts = [
                     None if d is None else turned(side(d, direction, self._directions), direction, run.order)
                     for d in above
                 ]
                 tape = run.tapes[layer * self._directions + direction]
-                found = self.module.backward(cell.params, tape, parts if self._several else parts[0], end)
+                return self.module.backward(cell.params, tape, parts if self._several else parts[0], end)
+
+            each = self._both(pull, layer, ends, run.layout)
+            for (direction, cell, _), found in zip(self._of_layer(layer, ends), each, strict=True):
                 params[cell.suffix] = self._trained(found.params)
                 initial[cell.suffix] = found.initial
                 below = added(below, turned(found.x, direction, run.order))
                 for name in self._further:
-                    inputs[name] = added(inputs.get(name), turned(getattr(found, name), direction, run.order))
+                    part = turned(getattr(found, name), direction, run.order, self._rank(name))
+                    inputs[name] = added(inputs.get(name), part)
             if run.masks[layer] is not None:
                 below = below * run.masks[layer]
             above = [below, *[None] * (len(above) - 1)]
         return Grads(
             {name + c.suffix: d for c in self._cells for name, d in params[c.suffix].items()},
-            run.layout.outward(above[0]),
+            run.layout.outward(above[0], self._rank()),
             self._joined_states([initial[c.suffix] for c in self._cells], run.layout),
-            {name: run.layout.outward(d) for name, d in inputs.items()},
+            {name: run.layout.outward(d, self._rank(name)) for name, d in inputs.items()},
         )
 
     def train(self, mode: bool = True) -> RNN:
@@ -538,7 +551,8 @@ class RNN:
     def _known(self) -> Known:
         """The cell as other libraries have it. Raises ValueError where they have none such.
 
-        There a run starts from 0; equations alone do not say where it starts, but one step does.
+        There a run starts from 0 and weights are whole; equations alone do not say so, but one step and the
+        shapes do.
         """
         cell = known(self.module.EQUATIONS, self.module.NAME)
         params, *_ = (cell.params for cell in self._cells)
@@ -549,6 +563,13 @@ class RNN:
         if not all(np.array_equal(host(a), host(b), equal_nan=True) for a, b in zip(own, other, strict=True)):
             raise ValueError(
                 f"{self.module.NAME} has a start of its own; in other libraries a run starts from 0"
+            )
+        name = f"{cell.recurrent}_{cell.gates[0]}"
+        columns, width = self.module.unpack(params)[name].shape[1], own[0].shape[-1]
+        if columns != width:
+            raise ValueError(
+                f"{self.module.NAME} has weights in blocks, {name} with {columns} columns, not {width}; "
+                "other libraries have whole ones"
             )
         return cell
 
@@ -591,12 +612,29 @@ class RNN:
         asked = signature(self.module.init).parameters["input_size"]
         if input_size is not None or asked.default is asked.empty:
             return input_size
+        size = _parts(size)[-1]
         return size if isinstance(size, int) else self._sizes[size]
+
+    def _rank(self, name: str = "") -> int:
+        """How many axes a row of an input has; without a name, of x."""
+        return len(_parts(self.module.INPUTS[name or next(iter(self.module.INPUTS))]))
 
     def _stacked(self) -> tuple[int, ...]:
         """The size of x in every layer."""
         sequence, *others = self.module.INPUTS.values()
         output = next(iter(self.module.OUTPUTS.values()))
+        ends = [_parts(sequence), _parts(output)]
+        if self.num_layers > 1 and len({len(size) for size in ends}) > 1:
+            kinds = ["a matrix for every row" if len(size) > 1 else "a vector" for size in ends]
+            raise ValueError(
+                f"the first output of {self.module.NAME} is {kinds[1]}, but a layer reads {kinds[0]}"
+            )
+        fits = self._features(ends[0][:-1], 0) == self._features(ends[1][:-1], 0)
+        if self.num_layers > 1 and not fits:
+            raise ValueError(
+                f"the first output of {self.module.NAME} is {output!r}, but a layer reads {sequence!r}"
+            )
+        sequence, output = ends[0][-1], ends[1][-1]
         widths = [self.input_size]
         for _ in range(1, self.num_layers):
             widths.append(self._directions * self._size(output, widths[-1]))
@@ -607,7 +645,8 @@ class RNN:
                     f"x of {self.module.NAME} has the size {sequence!r}, here {self._size(sequence, width)}, "
                     f"but in layer {layer} it is given {source}, {width}"
                 )
-        if "input" in (*others, *self.module.STATES.values()) and len(set(widths)) > 1:
+        told = "input" in _names_in((*others, *self.module.STATES.values()))
+        if told and len(set(widths)) > 1:
             raise ValueError(
                 f"{self.module.NAME} has states or further inputs of the size of x, which must then be the "
                 f"same in all layers; it is {widths[0]} in layer 0 and {widths[1]} in layer 1"
@@ -618,7 +657,13 @@ class RNN:
         """A size in a layer whose x has the size `width`."""
         if isinstance(size, int):
             return size
+        if "*" in size:  # of several heads
+            return prod(self._size(int(p) if p.isdecimal() else p, width) for p in size.split("*"))
         return width if size == "input" else self._sizes[size]
+
+    def _features(self, size: Any, width: int) -> tuple[int, ...]:
+        """The shape of one row of what has this size, both of the sizes of a matrix."""
+        return tuple(self._size(part, width) for part in _parts(size))
 
     def _made(self, seeds: Sequence[Any], dtype: Any, further: Mapping[str, Any]) -> Iterator[_Cell]:
         module = self.module
@@ -640,6 +685,23 @@ class RNN:
             k = layer * self._directions + direction
             yield direction, self._cells[k], states[k]
 
+    def _both(
+        self, work: Callable[[int, _Cell, Any], Any], layer: int, states: Sequence[Any], layout: Layout
+    ) -> list[Any]:
+        """`work` for every direction of a layer: at once where the module computes without the interpreter,
+        and the rows are too few to be shared out among threads.
+        """
+        first, *others = self._of_layer(layer, states)
+        few = layout.batch <= ROWS and layout.steps * layout.batch * self.hidden_size >= MUCH
+        alone = os.environ.get("OMP_NUM_THREADS") == "1" or (os.cpu_count() or 1) == 1
+        if not others or not few or alone or not hasattr(self.module, "run_c"):
+            return [work(*each) for each in (first, *others)]
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(len(others)) as pool:
+            later = [pool.submit(work, *each) for each in others]
+            return [work(*first), *(one.result() for one in later)]
+
     def _mask(self, like: Array) -> Array:
         """Dropout of what goes to the next layer; None without."""
         return mask(self._xp, self._rng, self.dropout, like) if self.training and self.dropout else None
@@ -652,7 +714,7 @@ class RNN:
         states = as_states(self.module.States, label, given)._asdict()
         for name, size in self.module.STATES.items():
             array = as_array(self._xp, f"{label}.{name}", states[name])
-            shape = len(cells), *layout.constant(self._size(size, self.input_size))
+            shape = len(cells), *layout.constant(*self._features(size, self.input_size))
             expect(f"{label}.{name}", array, shape)
             states[name] = array if layout.batched else array[:, None]
         return [self.module.States(*(array[k] for array in states.values())) for k in cells]
@@ -665,10 +727,11 @@ class RNN:
     # ------------------------------------------------------------------------------------------ checking
 
     def _checked_x(self, x: Any) -> Array:
-        x = as_array(self._xp, "x", x)
-        if x.ndim not in (2, 3) or x.shape[-1] != self.input_size:
+        x, rank = as_array(self._xp, "x", x), self._rank()
+        row = self._features(next(iter(self.module.INPUTS.values())), self.input_size)
+        if x.ndim not in (1 + rank, 2 + rank) or x.shape[-rank:] != row:
             axes = "(B, T, {0})" if self.batch_first else "(T, B, {0})"
-            expected = f"{axes} or (T, {{0}})".format(self.input_size)
+            expected = f"{axes} or (T, {{0}})".format(", ".join(map(str, row)))
             raise ValueError(f"x has shape {x.shape}, expected {expected}")
         return x
 
@@ -679,15 +742,15 @@ class RNN:
             raise TypeError(f"{self.module.NAME} {wants}, but {['x', *sorted(inputs)]} were given")
         found = {}
         for name in self._further:
-            size = self._size(self.module.INPUTS[name], self.input_size)
+            size = self._features(self.module.INPUTS[name], self.input_size)
             array = as_array(self._xp, name, inputs[name])
-            expect(name, array, layout.shape(size), layout.constant(size))
-            found[name] = layout.inward(array)
+            expect(name, array, layout.shape(*size), layout.constant(*size))
+            found[name] = layout.inward(array, len(size))
         return found
 
     def _checked_gradients(self, d_y: Any, layout: Layout) -> list[Array]:
         """The gradients of the outputs, (T, B, directions * size) or None each."""
-        sizes = [self._directions * self._size(s, self._widths[-1]) for s in self.module.OUTPUTS.values()]
+        sizes = [self._features(size, self._widths[-1]) for size in self.module.OUTPUTS.values()]
         if not self._several:
             parts = [d_y]
         elif d_y is None:
@@ -701,7 +764,7 @@ class RNN:
             label = f"d_y[{k}]" if self._several else "d_y"
             if part is not None:
                 part = as_array(self._xp, label, part)
-                expect(label, part, layout.shape(size))
+                expect(label, part, layout.shape(*size[:-1], self._directions * size[-1]))
                 part = layout.inward(part)
             found.append(part)
         return found
@@ -728,6 +791,17 @@ def _generated(module: Any) -> ModuleType:
     from gategen.compiled import compile
 
     return compile(module)
+
+
+def _names_in(sizes: Iterable[Any]) -> set[str]:
+    """The names that sizes are made of: `("heads*keys", "input")` of heads, keys and input."""
+    parts = (part for size in sizes for part in _parts(size))
+    return {name for part in parts for name in re.split(r"[*/]", str(part))}
+
+
+def _parts(size: Any) -> tuple[Any, ...]:
+    """The sizes of the axes of a value."""
+    return size if isinstance(size, tuple) else (size,)
 
 
 def _positive(name: str, value: Any) -> int:

@@ -22,13 +22,13 @@ from typing import Any
 import numpy as np
 
 from gategen.errors import GategenError
-from gategen.graph import Graph, Value, evaluate, flatten, start
+from gategen.graph import Graph, Value, evaluate, flatten, shape_of, start, with_computed
 from gategen.onnx.native import Native, run_native
 from gategen.onnx.nodes import Array, Nodes, package
 from gategen.onnx.scan import Direction, Frame, Rules, run
-from gategen.onnx.steps import extent, inference
+from gategen.onnx.steps import inference
 from gategen.spec.cell import Cell
-from gategen.spec.names import Size
+from gategen.spec.names import Extent, extent_of, names_of_size
 
 OPSETS = range(13, 28)  # those whose models onnxruntime has run
 OPSET = 17
@@ -74,33 +74,35 @@ def model(net: Net, opset: int = OPSET) -> Any:
         if name not in further:
             known = ", ".join(further) or "none"
             raise GategenError(f"{net.cell.name} has no further input {name!r}; further inputs: {known}")
-    return _Maker(net).model(opset)
+    return _Maker(net, opset).model()
 
 
 class _Maker:
     """The nodes of a model in the making, its inputs and its outputs."""
 
-    def __init__(self, net: Net) -> None:
+    def __init__(self, net: Net, opset: int) -> None:
         self.net = net
         self.cell = net.cell
-        self.nodes = Nodes(net.dtype)
+        self.opset = opset
+        self.nodes = Nodes(net.dtype, opset=opset)
         self.helper = self.nodes.helper
         step, first = flatten(net.cell), flatten(net.cell, first=True) if net.cell.first else None
         self.rules = Rules(inference(step), inference(first) if first else None)
         self.inputs: list[Any] = []
         self.outputs: list[Any] = []
 
-    def model(self, opset: int) -> Any:
+    def model(self) -> Any:
         """All of it."""
         helper = self.helper
         sequence, *further = self.cell.inputs
         self.nodes.taken |= {symbol.name for symbol in further}
-        x = self.given("x", self.laid_out(self.width(0)))
+        row = self.features(sequence.size, 0)
+        x = self.given("x", self.laid_out(*row))
         lengths = self.given_lengths()
         starts = {symbol.name: self.given_state(symbol) for symbol in self.cell.states}
         others = {symbol.name: self.given_input(symbol) for symbol in further}
 
-        x = self.turned(x)
+        x = self.turned(x, 2 + len(row))
         self.shape = self.nodes("Shape", x, wish="shape")
         batch = self.nodes("Gather", self.shape, self.nodes.integers(1), axis=0, wish="batch")
         if lengths:
@@ -110,8 +112,9 @@ class _Maker:
         y, final = self.layers({sequence.name: x, **others}, lengths, starts, frame)
 
         for (name, value), output in zip(self.rules.step.outputs, y, strict=True):
-            size = self.net.directions * self.size(value.size, self.net.num_layers - 1)
-            self.result(name, self.turned(output), self.laid_out(size))
+            *axes, last = self.features(value.size, self.net.num_layers - 1)
+            shape = self.laid_out(*axes, self.net.directions * last)
+            self.result(name, self.turned(output, len(shape)), shape)
         for symbol in self.cell.states:
             self.result(f"final_{symbol.name}", final[symbol.name], self.stacked(symbol.size))
         constants = [package("numpy_helper").from_array(a, n) for n, a in self.nodes.constants.items()]
@@ -123,7 +126,7 @@ class _Maker:
             constants,
             "\n".join(self.cell.text()),
         )
-        opsets = [helper.make_opsetid("", opset)]
+        opsets = [helper.make_opsetid("", self.opset)]
         return helper.make_model(
             graph, opset_imports=opsets, ir_version=self.version(opsets), producer_name="gategen"
         )
@@ -209,8 +212,8 @@ class _Maker:
         return self.given("lengths", ["B"], np.array([FOREVER], np.int64)) if self.net.lengths else ""
 
     def given_input(self, symbol: Any) -> str:
-        size = self.size(symbol.size, 0)
-        shape = ["B", size] if symbol.name in self.net.constant else self.laid_out(size)
+        features = self.features(symbol.size, 0)
+        shape = ["B", *features] if symbol.name in self.net.constant else self.laid_out(*features)
         self.nodes.taken.discard(symbol.name)
         return self.given(symbol.name, shape)
 
@@ -231,7 +234,7 @@ class _Maker:
             for turned in range(self.net.directions):
                 sizes = {**self.net.sizes, "input": self.width(layer)}
                 if graph is None:
-                    parts.append(np.full((1, self.size(symbol.size, layer)), float(symbol.initial)))
+                    parts.append(np.full((1, *self.features(symbol.size, layer)), float(symbol.initial)))
                     continue
                 suffix = suffix_of(layer, turned)
                 found = held(graph, self.cell, self.net.parameters, suffix, sizes)
@@ -257,9 +260,9 @@ class _Maker:
 
         filled, chosen = {}, ""
         for symbol in self.cell.states:
-            size = self.size(symbol.size, 0)
             stack = nodes.integers(self.net.num_layers * self.net.directions)
-            shape = nodes.once("Concat", stack, batch, nodes.integers(size), axis=0)
+            features = nodes.integers(*self.features(symbol.size, 0))
+            shape = nodes.once("Concat", stack, batch, features, axis=0)
             value = starts[symbol.name]
             if self.rules.first and self.net.initial:
                 there = nodes("Greater", nodes("Size", value), zero)
@@ -280,42 +283,46 @@ class _Maker:
 
     def over_time(self, name: str, value: str) -> str:
         """A further input as (T, B, size)."""
-        if name not in self.net.constant:
-            return self.turned(value)
         symbol = next(symbol for symbol in self.cell.inputs if symbol.name == name)
-        size = self.nodes.integers(self.size(symbol.size, 0))
+        if name not in self.net.constant:
+            return self.turned(value, 2 + len(self.features(symbol.size, 0)))
+        features = self.nodes.integers(*self.features(symbol.size, 0))
         lead = self.nodes("Gather", self.shape, self.nodes.integers(0, 1), axis=0)
-        return self.nodes("Expand", value, self.nodes("Concat", lead, size, axis=0))
+        return self.nodes("Expand", value, self.nodes("Concat", lead, features, axis=0))
 
     def extent(self, axis: int) -> str:
         """T or B, as a number."""
         return self.nodes.once("Gather", self.shape, self.nodes.integer(axis), axis=0)
 
-    def turned(self, value: str) -> str:
+    def turned(self, value: str, axes: int = 3) -> str:
         """From the order of axes outside to that inside, and back."""
-        return self.nodes("Transpose", value, perm=[1, 0, 2]) if self.net.batch_first else value
+        perm = [1, 0, *range(2, axes)]
+        return self.nodes("Transpose", value, perm=perm) if self.net.batch_first else value
 
     # ------------------------------------------------------------------------------------------ sizes
 
-    def laid_out(self, size: int) -> list[Any]:
+    def laid_out(self, *features: int) -> list[Any]:
         """The shape of a sequence, as the caller sees it."""
-        return ["B", "T", size] if self.net.batch_first else ["T", "B", size]
+        return ["B", "T", *features] if self.net.batch_first else ["T", "B", *features]
 
-    def stacked(self, size: Size) -> list[Any]:
+    def stacked(self, size: Extent) -> list[Any]:
         """The shape of a state of all layers and directions."""
-        return [self.net.num_layers * self.net.directions, "B", self.size(size, 0)]
+        return [self.net.num_layers * self.net.directions, "B", *self.features(size, 0)]
 
     def width(self, layer: int) -> int:
-        """The size of x in a layer."""
-        sequence, output = self.cell.inputs[0].size, self.rules.step.outputs[0][1].size
+        """The size of x in a layer, of matrices that of their rows."""
+        *_, sequence = shape_of(self.cell.inputs[0].size)
         if layer:
-            return self.net.directions * self.size(output, layer - 1)
-        return self.net.sizes["input"] if sequence == "input" else self.size(sequence, 0)
+            *_, features = self.features(self.rules.step.outputs[0][1].size, layer - 1)
+            return self.net.directions * features
+        return self.net.sizes["input"] if sequence == "input" else self.features(sequence, 0)[0]
 
-    def size(self, size: Size, layer: int) -> int:
-        if isinstance(size, int):
-            return size
-        return self.width(layer) if size == "input" else self.net.sizes[size]
+    def features(self, size: Extent, layer: int) -> tuple[int, ...]:
+        """The shape of a row of what has this size."""
+        own = size if isinstance(size, tuple) else (size,)
+        told = "input" in (name for part in own for name in names_of_size(part))
+        sizes = {**self.net.sizes, "input": self.width(layer)} if told else self.net.sizes
+        return tuple(extent_of(part, sizes) for part in own)
 
 
 # ---------------------------------------------------------------------------------------------- parameters
@@ -330,7 +337,9 @@ def held(
 ) -> dict[Value, tuple[str, Array]]:
     """The parameters that a graph reads: how each is called, and its array."""
     needed = {value for op in graph.ops for value in op.reads}
-    arrays = dict(_members(cell, parameters, suffix, sizes))
+    own = dict(_members(cell, parameters, suffix, sizes))
+    made = with_computed(cell, own, sizes).items() if cell.computed else ()  # once, as the model is made
+    arrays = own | {name: np.asarray(a, own[cell.computed[0].reads[0].name].dtype) for name, a in made}
     columns = dict(_columns(graph, arrays, sizes))
     statistics = {name.removesuffix(suffix): a for name, a in parameters.items() if name.endswith(suffix)}
     found = {}
@@ -353,7 +362,7 @@ def _members(
             continue
         rows = array.shape[0]
         assert isinstance(rows, tuple)
-        heights = [extent(size, sizes) for size in rows]
+        heights = [extent_of(size, sizes) for size in rows]
         for member, part in zip(array.members, np.split(whole, [*accumulate(heights)][:-1]), strict=True):
             yield member.name, part
 
@@ -363,6 +372,6 @@ def _columns(
 ) -> Iterator[tuple[Value, Array]]:
     """The blocks of columns of matrices that meet several vectors."""
     for name, blocks in graph.blocks:
-        widths = [extent(v.shape[1], sizes) for v in blocks]
+        widths = [extent_of(v.shape[1], sizes) for v in blocks]
         parts = np.split(arrays[name], [*accumulate(widths)][:-1], axis=1)
         yield from zip(blocks, parts, strict=True)

@@ -15,6 +15,7 @@ from gategen.errors import MissingError
 from gategen.graph import fresh
 
 Array = np.ndarray[Any, Any]
+AXES_ARE_GIVEN = 18  # the first opset whose ReduceMax takes its axes as an input
 
 
 def package(module: str = "") -> Any:
@@ -30,11 +31,13 @@ def package(module: str = "") -> Any:
 class Nodes:
     """Nodes in order, of the model or of the body of a loop in it, which shares names and constants.
 
-    A body reads what the nodes before its loop made by name. `dtype` is that of all numbers.
+    A body reads what the nodes before its loop made by name. `dtype` is that of all numbers, `opset` the
+    version of the operators.
     """
 
-    def __init__(self, dtype: Any, around: Nodes | None = None) -> None:
+    def __init__(self, dtype: Any, around: Nodes | None = None, opset: int = AXES_ARE_GIVEN - 1) -> None:
         self.dtype = np.dtype(dtype)
+        self.opset: int = around.opset if around else opset
         self.helper = package("helper")
         self.type = self.helper.np_dtype_to_tensor_dtype(self.dtype)
         self.nodes: list[Any] = []
@@ -82,6 +85,12 @@ class Nodes:
             self.memo[key] = self.root(op, *inputs, wish=wish, **attributes)
         return str(self.memo[key])
 
+    def largest(self, value: str, keep: int, axis: int = -1) -> str:
+        """The largest of an axis, which goes if `keep` is 0."""
+        if self.opset < AXES_ARE_GIVEN:
+            return self("ReduceMax", value, axes=[axis], keepdims=keep)
+        return self("ReduceMax", value, self.integers(axis), keepdims=keep)
+
     # ------------------------------------------------------------------------------------------ constants
 
     def array(self, array: Array, wish: str) -> str:
@@ -112,9 +121,9 @@ class Nodes:
     def scan(
         self,
         body: Nodes,
-        given: Sequence[tuple[str, int]],
+        given: Sequence[tuple[str, tuple[int, ...]]],
         masks: Sequence[str],
-        made: Sequence[tuple[str, int]],
+        made: Sequence[tuple[str, tuple[int, ...]]],
         inputs: Sequence[str],
         outputs: Sequence[str],
         *,
@@ -123,13 +132,13 @@ class Nodes:
     ) -> None:
         """A `Scan` over the first axis of all inputs but the first, which are `states`.
 
-        given, made: what the body is given and makes, the states first: names, and how many features.
+        given, made: what the body is given and makes, the states first: names, and the shape of a row.
         masks: names of the last inputs of the body, truth values (B, 1).
         """
 
-        def infos(pairs: Iterable[tuple[str, int]]) -> list[Any]:
+        def infos(pairs: Iterable[tuple[str, tuple[int, ...]]]) -> list[Any]:
             info = self.helper.make_tensor_value_info
-            return [info(name, self.type, ["B", size]) for name, size in pairs]
+            return [info(name, self.type, ["B", *shape]) for name, shape in pairs]
 
         truth = package().TensorProto.BOOL
         bools = [self.helper.make_tensor_value_info(mask, truth, ["B", 1]) for mask in masks]

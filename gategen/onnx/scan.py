@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from gategen.backends.sigmoids import exact
 from gategen.graph import AFTER, BEFORE, LOOP, Carry, Graph, Op, Value, levels
+from gategen.onnx.axes import ranked, shape_of
 from gategen.onnx.nodes import Nodes
-from gategen.onnx.steps import Steps, extent
+from gategen.onnx.steps import Steps
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def run(nodes: Nodes, rules: Rules, frame: Frame, direction: Direction) -> Run:
     before, loop, after = ([op for op in step.ops if level[op.out] == at] for at in (BEFORE, LOOP, AFTER))
 
     known = dict(direction.given)
-    everywhere = Steps(nodes, known, direction.sizes, frame.lead, exact(step))
+    everywhere = Steps(nodes, known, direction.sizes, frame.lead, 2, exact(step))
     everywhere(before, direction.suffix)
     begun = _first(nodes, rules.first, frame, direction) if rules.first else None
     outside = {v for op in after for v in op.reads} | {v for _, v in step.outputs}
@@ -77,8 +78,11 @@ def run(nodes: Nodes, rules: Rules, frame: Frame, direction: Direction) -> Run:
 
     outputs = []
     for k, (name, value) in enumerate(step.outputs):
-        y = nodes("Where", begun.at, begun.outputs[k], known[value]) if begun else known[value]
-        y = nodes("Where", frame.alive, y, 0.0, wish=f"{name}{direction.suffix}") if frame.alive else y
+        y = known[value]
+        if begun:
+            y = nodes("Where", ranked(nodes, begun.at, value), begun.outputs[k], y)
+        if frame.alive:
+            y = nodes("Where", ranked(nodes, frame.alive, value), y, 0.0, wish=f"{name}{direction.suffix}")
         outputs.append(y)
     return Run(tuple(outputs), final)
 
@@ -101,14 +105,14 @@ def _loop(
     inner = {v: name for v, name in known.items() if v.static}
     inner |= {v: body.name(f"{v.name}_now{end}") for v in (*currents, *scanned)}
     masks = {mask: body.name(f"{mask}_now") for mask in (frame.alive, begun.at if begun else "") if mask}
-    Steps(body, inner, direction.sizes, frame.batch, exact(step))(ops, end)
+    Steps(body, inner, direction.sizes, frame.batch, 1, exact(step))(ops, end)
 
     nexts = [_next(body, carry, inner, masks, begun, frame, end) for carry in states]
     kept = [v for v in (*currents, *(op.out for op in ops)) if v in outside and not v.static]
     emitted = [body("Identity", inner[v], wish=f"{v.name}_out{end}") for v in kept]
 
-    def sized(values: Iterable[Value], names: Iterable[str]) -> list[tuple[str, int]]:
-        return [(name, extent(v.size, direction.sizes)) for v, name in zip(values, names, strict=True)]
+    def sized(values: Iterable[Value], names: Iterable[str]) -> list[tuple[str, tuple[int, ...]]]:
+        return [(name, shape_of(v, direction.sizes)) for v, name in zip(values, names, strict=True)]
 
     final = {carry.name: nodes.name(f"{carry.name}_last{end}") for carry in states}
     histories = {v: nodes.name(f"{v.name}{end}") for v in kept}
@@ -137,9 +141,10 @@ def _next(
     """A state after the step: by the rule for the first one where it is that, as before where all is over."""
     value = inner[carry.next]
     if begun:
-        value = body("Where", masks[begun.at], begun.final[carry.name], value)
+        value = body("Where", ranked(body, masks[begun.at], carry.next), begun.final[carry.name], value)
     if frame.alive:
-        return body("Where", masks[frame.alive], value, inner[carry.current], wish=f"{carry.name}_then{end}")
+        alive = ranked(body, masks[frame.alive], carry.next)
+        return body("Where", alive, value, inner[carry.current], wish=f"{carry.name}_then{end}")
     return body("Identity", value, wish=f"{carry.name}_then{end}")
 
 
@@ -152,9 +157,9 @@ def _first(nodes: Nodes, rule: Graph, frame: Frame, direction: Direction) -> Beg
     reads = {value for op in rule.ops for value in op.reads}
     known = {v: name for v, name in direction.given.items() if v.static}
     for value in (v for v in rule.inputs if v in reads):
-        steps = nodes("Where", at, direction.given[value], 0.0)
+        steps = nodes("Where", ranked(nodes, at, value), direction.given[value], 0.0)
         known[value] = nodes("ReduceSum", steps, nodes.integers(0), keepdims=0)
     known |= {carry.current: direction.start[carry.name] for carry in rule.states}
-    Steps(nodes, known, direction.sizes, frame.batch, exact(rule))(rule.ops, f"_first{direction.suffix}")
+    Steps(nodes, known, direction.sizes, frame.batch, 1, exact(rule))(rule.ops, f"_first{direction.suffix}")
     outputs = tuple(known[value] for _, value in rule.outputs)
     return Begun(at, outputs, {carry.name: known[carry.next] for carry in rule.states})

@@ -21,11 +21,11 @@ def ahead(graph: Graph) -> Graph:
     """The backward graph, in whose loop every gradient is multiplied by at most one value."""
     level = levels(graph)
     moving = {carry.current for carry in graph.states} | {v for v, when in level.items() if when == LOOP}
-    builder = Builder(v.name for v in graph.values)
+    builder = Builder((v.name for v in graph.values), graph.orders)
     sides = side_by_side(graph.ops)
     products: dict[Value, sp.Expr] = {}  # gradients, of one value that moves and one that does not
     for op in graph.ops:
-        if isinstance(op, Pointwise) and level[op.out] == LOOP and not op.out.static:
+        if isinstance(op, Pointwise) and level[op.out] == LOOP and not (op.out.static or op.out.wide):
             expr = collected(op.expr, moving)
             terms = sp.Add.make_args(expr)
             if len(terms) == 1 and op.out in sides:  # neighbours are to be the same value, times a stack

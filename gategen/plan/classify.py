@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from gategen.graph import LOOP, Pointwise, derivative, values_in
+from collections.abc import Set
+
+import sympy as sp
+
+from gategen.graph import LOOP, Pointwise, Value, values_in
 from gategen.plan.analysis import Analysis
+from gategen.spec import language as lang
 
 
 def classify(analysis: Analysis) -> str:
@@ -19,6 +24,26 @@ def classify(analysis: Analysis) -> str:
             continue
         if not isinstance(op, Pointwise):
             return "recurrent"
-        slopes = [derivative(op.expr, v) for v in op.reads if v in moving]
-        linear = linear and all(moving.isdisjoint(values_in(slope)) for slope in slopes)
+        linear = linear and affine(as_computed(op.expr), moving)
     return "linear" if linear else "elementwise"
+
+
+def affine(expr: sp.Expr, moving: Set[Value]) -> bool:
+    """Whether an expression is a sum of terms that each have one of these values as a factor, or none.
+
+    By how it is written: what a condition or a jump makes of a value is not, though its derivative may be the
+    same everywhere.
+    """
+    if moving.isdisjoint(values_in(expr)) or expr in moving:
+        return True
+    if isinstance(expr, sp.Add):
+        return all(affine(term, moving) for term in expr.args)
+    waits = [factor for factor in sp.Mul.make_args(expr) if not moving.isdisjoint(values_in(factor))]
+    return isinstance(expr, sp.Mul) and len(waits) == 1 and affine(waits[0], moving)
+
+
+def as_computed(expr: sp.Expr) -> sp.Expr:
+    """What an expression computes, without what it says of its gradient."""
+    while expr.has(lang.stop_gradient, lang.surrogate):
+        expr = expr.replace(lang.stop_gradient, lambda v: v).replace(lang.surrogate, lambda f, psi: f)
+    return expr

@@ -15,9 +15,9 @@ from itertools import accumulate
 import sympy as sp
 
 from gategen.callables import method_of
-from gategen.graph import Graph, Pointwise, Value, length
+from gategen.graph import Carry, Graph, How, Pointwise, Value, length
 from gategen.spec.cell import Cell
-from gategen.spec.language import Size
+from gategen.spec.language import Axes, Extent, Size
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,11 @@ Home = InBuffer | InField | InGradient | Given
 
 @dataclass(frozen=True)
 class Slot:
-    """Where a value lies: `size` features of an array, from `start` on."""
+    """Where a value lies: `size` features of an array, from `start` on; all of it, where it is a matrix."""
 
     home: Home
     start: sp.Expr
-    size: Size
+    size: Extent
     shift: int = 0  # 1: the value after the step, in a buffer of states
 
     @cached_property
@@ -68,6 +68,11 @@ class Slot:
     def rank(self) -> int:
         """An order of the slots of one array."""
         return offset_rank(self.start)
+
+
+def adjacent(first: Slot, second: Slot) -> bool:
+    """Whether one slot lies directly behind another."""
+    return (first.home, first.shift, first.stop) == (second.home, second.shift, second.start)
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,8 @@ class Buffer:
     "time"    (T, B, width)  a value kept for every step
     "row"     (B, width)     a value that lives within one step
     "static"  (width,)       one value for all steps
+
+    A matrix of every row has a buffer for itself, with its `axes` in the place of the width.
     """
 
     name: str
@@ -88,6 +95,7 @@ class Buffer:
     width: sp.Expr
     members: tuple[str, ...]
     starts: tuple[sp.Expr, ...] = ()
+    axes: Axes = ()
 
     @cached_property
     def ranks(self) -> tuple[int, ...]:
@@ -115,7 +123,9 @@ class Weight:
 class MatMul:
     """`out (+)= operand @ weight.T`, or with `transposed` `operand @ weight`.
 
-    Several weights of one field are gathered, one below the other.
+    Several weights of one field are gathered, one below the other. With `blocks` each of them is as many
+    blocks, one below the other, and each block multiplies its share of what meets it. An operand that is a
+    matrix is multiplied `along` one of its axes.
     """
 
     out: tuple[Value, ...]
@@ -123,6 +133,8 @@ class MatMul:
     weights: tuple[Weight, ...]
     transposed: bool
     add: bool = False
+    blocks: Size = 1
+    along: Size = ""
 
     @property
     def reads(self) -> tuple[Value, ...]:
@@ -138,7 +150,7 @@ class Kernel:
     """Pointwise ops over values of one size that need nothing but each other and what is in memory."""
 
     ops: tuple[Pointwise, ...]
-    size: Size
+    size: Extent
     static: bool = False
 
     @property
@@ -152,11 +164,16 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Sum:
-    """`out (+)= sum over the features of operand`, for every row."""
+    """`out = sum over the features of operand`, for every row, or the largest of them (`graph.ops.Reduce`).
+
+    With `add` it is added to `out`; a maximum is the larger of both. Of one operand it goes over the axes
+    that `out` does not have.
+    """
 
     out: Value
     operand: tuple[Value, ...]
     add: bool = False
+    how: How = "sum"
 
     @property
     def reads(self) -> tuple[Value, ...]:
@@ -168,13 +185,74 @@ class Sum:
 
 
 @dataclass(frozen=True)
+class Contraction:
+    """`out = left * right`, summed over the axes that `out` does not have, for every row."""
+
+    out: Value
+    left: Value
+    right: Value
+
+    @property
+    def reads(self) -> tuple[Value, ...]:
+        return self.left, self.right
+
+    @property
+    def writes(self) -> tuple[Value, ...]:
+        return (self.out,)
+
+
+@dataclass(frozen=True)
+class RunningSum:
+    """`out = the running sum of operand` over its features, for every row; `backwards`, from the last on.
+
+    With `axis` along that one of several axes.
+    """
+
+    out: Value
+    operand: Value
+    backwards: bool = False
+    axis: Size = ""
+
+    @property
+    def reads(self) -> tuple[Value, ...]:
+        return (self.operand,)
+
+    @property
+    def writes(self) -> tuple[Value, ...]:
+        return (self.out,)
+
+
+@dataclass(frozen=True)
+class Shifted:
+    """`out[k] = operand[k - by]` along one axis, for every row, and 0 where nothing comes from."""
+
+    out: Value
+    operand: Value
+    by: int
+    axis: Size
+
+    @property
+    def reads(self) -> tuple[Value, ...]:
+        return (self.operand,)
+
+    @property
+    def writes(self) -> tuple[Value, ...]:
+        return (self.out,)
+
+
+@dataclass(frozen=True)
 class OuterSum:
-    """Rows of the gradient of a field: `left.T @ right` over all steps and rows."""
+    """Rows of the gradient of a field: `left.T @ right` over all steps and rows.
+
+    Of matrices it is over all axes but those that are named in `along`, one of each side.
+    """
 
     weight: Weight
     left: tuple[Value, ...]
     right: tuple[Value, ...]
     add: bool = False
+    blocks: Size = 1
+    along: Axes = ()
 
     @property
     def reads(self) -> tuple[Value, ...]:
@@ -201,7 +279,32 @@ class ColumnSum:
         return self.out
 
 
-Stage = MatMul | Kernel | Sum | OuterSum | ColumnSum
+@dataclass(frozen=True)
+class TimeLoop:
+    """All steps of a loop of pointwise ops on values of one size, every entry of a row by itself.
+
+    A carry is a value at the beginning of a step, and what takes its place for the next one. `stores` are
+    kept for every step; `sums` are values with their sums over the steps, a row for every sequence.
+    """
+
+    ops: tuple[Pointwise, ...]
+    size: Extent
+    carries: tuple[tuple[Value, Value], ...]
+    stores: tuple[Value, ...]
+    sums: tuple[tuple[Value, Value], ...]
+
+    @property
+    def reads(self) -> tuple[Value, ...]:
+        made = {op.out for op in self.ops}
+        read = (*(v for op in self.ops for v in op.reads), *(v for carry in self.carries for v in carry))
+        return tuple(v for v in dict.fromkeys(read) if v not in made)
+
+    @property
+    def writes(self) -> tuple[Value, ...]:
+        return (*self.stores, *(total for _, total in self.sums))
+
+
+Stage = MatMul | Kernel | Sum | RunningSum | Shifted | Contraction | OuterSum | ColumnSum | TimeLoop
 
 
 @dataclass(frozen=True)
@@ -209,7 +312,8 @@ class Field:
     """A field of `Params`: stacked rows (and column blocks) of the cell's own parameters.
 
     `members` stand in the order of their gates, which is the same in all fields (`layout.gate_order`).
-    `array` is what the spec itself calls the stack, where it declared one.
+    `array` is what the spec itself calls the stack, where it declared one. A field that is `computed` is made
+    of others at every call, and no part of `Params`.
     """
 
     name: str
@@ -218,6 +322,7 @@ class Field:
     columns: tuple[Size, ...] | None
     trainable: bool
     array: str = ""
+    computed: bool = False
 
     @property
     def packed(self) -> tuple[str, ...]:
@@ -283,6 +388,7 @@ class Schedule:
 
 
 STEP, FIRST_STEP, START_STATES = "step", "first_step", "start_states"
+NEWTON = "newton"  # no rule of a plan: two programs for all steps at once, which share memory as a rule's do
 
 
 @dataclass(frozen=True)
@@ -323,11 +429,55 @@ class Rule:
 
 
 @dataclass(frozen=True)
+class Newton:
+    """How the states of all steps are found at once (`newton.py`).
+
+    Of the two programs in `rule` the first one is the loop's step, for many stretches of a sequence side by
+    side, and the second one carries the states, and their derivatives by those at the beginning of the
+    stretch: `carried` are these, behind the states in the order of `entries`, the names of the state after
+    and of the one before. States that wait for none are `settled` before. Where the step is `linear`, one
+    iteration is all.
+    """
+
+    rule: Rule
+    carried: tuple[Carry, ...]
+    settled: tuple[Carry, ...]
+    entries: tuple[tuple[str, str], ...]
+    linear: bool
+
+    @property
+    def states(self) -> tuple[Carry, ...]:
+        return self.carried[: len(self.carried) - len(self.entries)]
+
+    @property
+    def derivatives(self) -> Mapping[tuple[str, str], Carry]:
+        return dict(zip(self.entries, self.carried[len(self.states) :], strict=True))
+
+
+@dataclass(frozen=True)
+class Weights:
+    """How computed parameters are made, and their gradients become those of what they are made of.
+
+    Both graphs are of static values, of which the sums are wanted. In a plan of second derivatives they are
+    the tangents of these. `parameters` tells where the parameters of the cell lie that they read.
+    """
+
+    forward: Graph
+    backward: Graph
+    parameters: Mapping[str, Weight | Slot]
+
+
+@dataclass(frozen=True)
 class Plan:
     """All a backend needs to know of a cell: of its rules, that of every step comes first.
 
     A plan of second derivatives knows the plan that it differentiates, and where a direction of the
     parameters lies: `dots` are the fields of `Params` that move, in their order.
+
+    `computed` are further fields, which `weights` says how to make; of second derivatives `computed_dots` are
+    their tangents, and `gradients` those fields whose gradients are needed beside their tangents.
+
+    `newton` says how all states can be found at once, where that is possible and was asked for.
     """
 
     cell: Cell
@@ -336,6 +486,16 @@ class Plan:
     rules: tuple[Rule, ...]
     of: Plan | None = None
     dots: tuple[Field, ...] = ()
+    weights: Weights | None = None
+    computed: tuple[Field, ...] = ()
+    computed_dots: tuple[Field, ...] = ()
+    gradients: tuple[Field, ...] = ()
+    newton: Newton | None = None
+
+    @property
+    def every_field(self) -> tuple[Field, ...]:
+        """All fields that some line may name."""
+        return (*self.fields, *self.dots, *self.computed, *self.computed_dots, *self.gradients)
 
     @property
     def moving(self) -> tuple[Field | None, ...]:
@@ -346,6 +506,11 @@ class Plan:
     @property
     def step(self) -> Rule:
         return self.rules[0]
+
+    @property
+    def opens(self) -> bool:
+        """Whether a rule for the first step may take it; a tangent goes through that in its own loop."""
+        return self.rule(FIRST_STEP) is not None and not self.of
 
     def rule(self, name: str) -> Rule | None:
         """The rule of that name, where the cell has one."""

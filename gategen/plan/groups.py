@@ -51,9 +51,9 @@ def grouped(graph: Graph, level: Mapping[Value, str], readers: Mapping[Value, li
             continue
         key: object = ("own", op.out)
         if not op.transposed:
-            key = ("rows", op.operand, level[op.out])
+            key = ("rows", op.operand, level[op.out], op.blocks)
         elif op.out not in ends and (reader := only_sum(op, readers[op.out], terms)):
-            key = ("sum", reader.out, level[op.out])
+            key = ("sum", reader.out, level[op.out], op.blocks)
             total[key] = reader
         found[key].append(op)
     return [Group(tuple(products), total.get(key)) for key, products in found.items()]

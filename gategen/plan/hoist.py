@@ -26,9 +26,9 @@ def hoist(graph: Graph, arrays: bool = False) -> Graph:
     level = levels(graph)
     states = {carry.current for carry in graph.states}
     early = {v for v in graph.values if v not in states and level.get(v, BEFORE) == BEFORE}
-    builder = Builder(v.name for v in graph.values)
+    builder = Builder((v.name for v in graph.values), graph.orders)
     sums = [op for op in graph.ops if isinstance(op, Pointwise) and isinstance(op.expr, sp.Add)]
-    sums = [op for op in sums if level[op.out] == LOOP]
+    sums = [op for op in sums if level[op.out] == LOOP and not op.out.wide]
     stacked = any(len(constants(ready(op, early))) > 1 for op in sums)
     summed = {op.out for op in sums}
     for op in graph.ops:

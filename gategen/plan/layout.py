@@ -10,8 +10,8 @@ Stacked rows are a field as they are. Where the values of a step lie is left to 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, cast
 
@@ -23,7 +23,7 @@ from gategen.plan.data import Field, InField, Slot, Weight
 from gategen.plan.groups import Group
 from gategen.spec import language as lang
 from gategen.spec.cell import Cell
-from gategen.spec.language import Size
+from gategen.spec.language import Size, factors, shared
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,16 @@ class Layout:
     fields: tuple[Field, ...]
     weights: Mapping[str, Weight]
     slots: Mapping[str, Slot]
+
+    @property
+    def given(self) -> tuple[Field, ...]:
+        """The fields of `Params`."""
+        return tuple(field for field in self.fields if not field.computed)
+
+    @property
+    def computed(self) -> tuple[Field, ...]:
+        """Those that are computed of them."""
+        return tuple(field for field in self.fields if field.computed)
 
     def weight(self, matrix: Value) -> Weight:
         return self.weights[matrix.name]
@@ -58,28 +68,50 @@ class Layout:
 def lay_out(cell: Cell, analysis: Analysis) -> Layout:
     """The fields of a cell. Where stacks would hide a size, only what has the same shape is stacked."""
     layout = laid_out(cell, analysis, alike=False)
-    if sizes_told(layout.fields).keys() >= {size for p in cell.parameters for size in cell.sizes_of(p)}:
+    if sizes_told(layout.given).keys() >= {size for p in cell.parameters for size in cell.sizes_of(p)}:
         return layout
     return laid_out(cell, analysis, alike=True)
 
 
 def laid_out(cell: Cell, analysis: Analysis, alike: bool) -> Layout:
     """Fields whose matrices meet one operand, and, if `alike`, have one shape."""
+    whole, cell = cell, cell.inner
     forward = analysis.graph
+    computed = {made.symbol.name for made in whole.computed}
     owner = {block: name for name, blocks in forward.blocks for block in blocks}
     given = [[p.name for p in a.members] for a in cell.arrays if a.stacked and len(a.shape) == 2]
-    stacks = [*given, *stacked(cell, analysis.groups, owner, given, alike)]
+    beside = beside_others(cell)
+    stacks = [*given, *stacked(cell, analysis.groups, owner, given, beside.keys(), alike, computed)]
     early = meeting_input(forward, owner)
     order = gate_order(cell)
-    own = [*order, *(v.name for v in forward.given)]
+    own = [*order, *(v.name for v in forward.given), *(p.name for p in whole.parameters)]
     fields: list[Field] = []
     weights: dict[str, Weight] = {}
     for stack in sorted(stacks, key=lambda stack: early.isdisjoint(stack)):
         members = stack if stack in given else sorted(stack, key=order.__getitem__)
-        fields.append(matrix_field(cell, members, [f.name for f in fields], own))
+        field = matrix_field(cell, members, [f.name for f in fields], own)
+        if not computed.isdisjoint(members):
+            name = field.name if len(members) == 1 else fresh("computed", {*(f.name for f in fields), *own})
+            field = replace(field, name=name, computed=True)
+        fields.append(field)
         weights |= block_weights(fields[-1], forward)
-    vector_fields, slots = lay_out_vectors(cell, forward, fields, alike)
-    return Layout((*fields, *vector_fields), weights, slots)
+    for members in met_by_none(whole, [*weights, *(name for name, _ in forward.blocks)], alike):
+        fields.append(matrix_field(whole, members, [f.name for f in fields], own))
+        weights |= block_weights(fields[-1], forward)
+    vector_fields, slots = lay_out_vectors(cell, forward, fields, alike, whole)
+    vector_fields = [replace(f, computed=not computed.isdisjoint(f.members)) for f in vector_fields]
+    apart = {name: Slot(InField(weights.pop(name).field), sp.S.Zero, size) for name, size in beside.items()}
+    return Layout((*fields, *vector_fields), weights, {**slots, **apart})
+
+
+def beside_others(cell: Cell) -> dict[str, tuple[Size, ...]]:
+    """The sizes of the matrices that stand beside others, entry by entry, and in no product."""
+    sides = [eq.rhs for eq in cell.all_equations]
+    weights = {product.args[0] for side in sides for product in side.atoms(lang.matvec)}
+    weights |= {product.args[1] for side in sides for product in side.atoms(lang.matmat)}
+    weights |= {weight for side in sides for found in side.atoms(lang.convolved) for weight in found.weights}
+    beside = {matrix for side in sides for matrix in side.atoms(lang.Matrix)} - weights
+    return {p.name: cast(tuple[Size, ...], cell.shape_of(p)) for p in cell.parameters if p in beside}
 
 
 def gate_order(cell: Cell) -> dict[str, int]:
@@ -113,6 +145,8 @@ class Told:
     axis: int
     count: int = 1
     others: tuple[Size, ...] = ()
+    whole: str = ""  # where the length of the axis is the share that each of that size has of this one
+    times: tuple[Size, ...] = ()  # where it is the product of this size and of these
 
 
 def sizes_told(fields: Iterable[Field]) -> dict[str, Told]:
@@ -131,6 +165,20 @@ def sizes_told(fields: Iterable[Field]) -> dict[str, Told]:
             if len(set(unknown)) == 1:
                 others = tuple(part for part in parts if part != unknown[0])
                 found[unknown[0]] = Told(field.name, axis, len(unknown), others)
+    for size, told in [*found.items()]:
+        whole, count = shared(size)
+        if whole:
+            del found[size]
+            if isinstance(count, str):
+                found.setdefault(count, Told(told.field, told.axis, whole=whole))
+    products = {size: told for size, told in found.items() if len(factors(size)) > 1}
+    found = {size: told for size, told in found.items() if size not in products}
+    for _ in products:
+        for size, told in products.items():
+            unknown = [part for part in factors(size) if isinstance(part, str) and part not in found]
+            if len(unknown) == 1:
+                others = tuple(part for part in factors(size) if part != unknown[0])
+                found[unknown[0]] = replace(told, times=others)
     return {size: told for size, told in found.items() if not size.isdecimal()}
 
 
@@ -148,23 +196,37 @@ def stacked(
     groups: Iterable[Group],
     owner: Mapping[Value, str],
     given: Iterable[Sequence[str]],
+    alone: Set[str],
     alike: bool,
+    computed: Container[str] = (),
 ) -> list[list[str]]:
     """The other matrices in stacks, largest groups first, each of one width and all trained or none."""
     trainable = {p.name: p.trainable for p in cell.parameters}
     every = {p.name: k for k, p in enumerate(cell.parameters) if isinstance(p, lang.Matrix)}
-    taken = {name for stack in given for name in stack}
+    taken = {name for stack in given for name in stack} | {*alone}
     stacks: list[list[str]] = []
     for group in sorted(groups, key=lambda group: len(group.products), reverse=True):
         by_columns: dict[object, list[str]] = defaultdict(list)
         for name in (parameter_of(op.matrix, owner) for op in group.products):
             if name not in taken:
                 rows, columns = cell.shapes[name]
-                by_columns[columns, trainable[name], rows if alike else None].append(name)
+                kind = trainable[name], name in computed
+                by_columns[columns, kind, rows if alike else None].append(name)
                 taken.add(name)
         stacks += by_columns.values()
-    stacks += [[name] for name in every if name not in taken]
+    stacks += [[name] for name in every if name not in taken or name in alone]
     return sorted(stacks, key=lambda stack: min(map(every.__getitem__, stack)))
+
+
+def met_by_none(cell: Cell, known: Container[str], alike: bool) -> list[list[str]]:
+    """The matrices that others are computed of, and that meet no vector: those of one stem in a stack."""
+    stacks: dict[object, list[str]] = defaultdict(list)
+    order = gate_order(cell)
+    for p in sorted((p for p in cell.parameters if isinstance(p, lang.Matrix)), key=lambda p: order[p.name]):
+        if p.name not in known:
+            rows, columns = cell.shapes[p.name]
+            stacks[p.name.split("_")[0], columns, p.trainable, rows if alike else None].append(p.name)
+    return list(stacks.values())
 
 
 def meeting_input(graph: Graph, owner: Mapping[Value, str]) -> set[str]:
@@ -220,7 +282,7 @@ def block_weights(field: Field, graph: Graph) -> dict[str, Weight]:
 
 
 def lay_out_vectors(
-    cell: Cell, graph: Graph, fields: Sequence[Field], alike: bool
+    cell: Cell, graph: Graph, fields: Sequence[Field], alike: bool, whole: Cell
 ) -> tuple[list[Field], dict[str, Slot]]:
     """Vectors of one stem in a field, scalars one by one."""
     order = gate_order(cell)
@@ -244,7 +306,7 @@ def lay_out_vectors(
             group.sort(key=lambda p: order[p.name])
         name = field_name(group[0], [p.name for p in group], taken(), own)
         add(group, name, tuple(p.size for p in group))
-    for p in cell.parameters:
+    for p in dict.fromkeys((*cell.parameters, *whole.parameters)):
         if isinstance(p, lang.Scalar):
             add([p], fresh(p.name, taken()), ())
     return made, slots

@@ -11,7 +11,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gategen.graph import Value
-from gategen.plan.data import ColumnSum, Kernel, MatMul, Schedule, Stage, Sum
+from gategen.plan.data import (
+    ColumnSum,
+    Contraction,
+    InBuffer,
+    Kernel,
+    MatMul,
+    RunningSum,
+    Schedule,
+    Shifted,
+    Stage,
+    Sum,
+)
+
+Rowwise = Kernel | Sum | RunningSum | Shifted | Contraction
 
 
 @dataclass(frozen=True)
@@ -19,7 +32,7 @@ class Phase:
     """Products that read nothing of each other, and the program of every row behind them."""
 
     products: tuple[MatMul, ...]
-    program: tuple[Kernel | Sum, ...]
+    program: tuple[Rowwise, ...]
 
 
 def phases(schedule: Schedule) -> tuple[Phase, ...]:
@@ -29,7 +42,7 @@ def phases(schedule: Schedule) -> tuple[Phase, ...]:
 
 def phases_of(stages: Sequence[Stage]) -> tuple[Phase, ...]:
     """Stages of one level in their order; a product that reads what its phase has made begins the next."""
-    found: list[tuple[list[MatMul], list[Kernel | Sum]]] = [([], [])]
+    found: list[tuple[list[MatMul], list[Rowwise]]] = [([], [])]
     for stage in stages:
         products, program = found[-1]
         if isinstance(stage, MatMul):
@@ -39,7 +52,7 @@ def phases_of(stages: Sequence[Stage]) -> tuple[Phase, ...]:
             else:
                 products.append(stage)
         else:
-            assert isinstance(stage, Kernel | Sum), "sums over the batch lie outside of the loop"
+            assert isinstance(stage, Rowwise), "sums over the batch lie outside"
             program.append(stage)
     return tuple(Phase(tuple(products), tuple(program)) for products, program in found if products or program)
 
@@ -67,9 +80,37 @@ def parts(schedule: Schedule) -> Parts:
         waits = not summed.isdisjoint(stage.reads)
         if isinstance(stage, ColumnSum):
             summed.update(stage.writes)
-        elif isinstance(stage, Kernel | Sum) and all(v.static for v in stage.writes):
+        elif isinstance(stage, Kernel | Sum | RunningSum | Shifted) and all(v.static for v in stage.writes):
             (last if waits else first).append(stage)
             summed.update(stage.writes if waits else ())
         elif waits:
             return Parts(at_once=True)
     return Parts(tuple(first), tuple(last))
+
+
+def persists(schedule: Schedule) -> bool:
+    """Whether blocks of a GPU can share the units of a loop, for all steps in one launch.
+
+    They meet before products and sums alone. So products must read what has memory for every step, to which
+    nothing else goes later, and no block may write a number of a row where others read one.
+    """
+    loop, slot = schedule.loop, schedule.slot
+    products = [stage for stage in loop if isinstance(stage, MatMul)]
+    sums = [stage for stage in loop if isinstance(stage, Sum)]
+    made = [v for stage in loop for v in stage.writes]
+    last = {slot[v]: v for v in made if v in slot}
+    operands = [v for stage in products for v in stage.operand]
+    short = {InBuffer(b.name) for b in schedule.buffers if b.kind in ("row", "carry")}
+    given = {v for stage in loop for v in stage.reads if v.size == 1 and not v.static and v not in made}
+    return (
+        bool(products or sums)
+        and all(isinstance(stage, MatMul | Sum | Kernel) for stage in loop)
+        and all(len(v.shape) < 2 for stage in loop for v in (*stage.reads, *stage.writes))
+        and all(stage.blocks == 1 and len({v.size for v in stage.out}) == 1 for stage in products)
+        and all(v.size != 1 for stage in products for v in (*stage.out, *stage.operand))
+        and all(stage.how == "sum" and stage.out.size == 1 for stage in sums)
+        and all(v in made and v.size != 1 for stage in sums for v in stage.operand)
+        and not any(isinstance(stage, Kernel) and isinstance(stage.size, tuple) for stage in loop)
+        and all(slot[v].home not in short and last.get(slot[v], v) == v for v in operands)
+        and {slot[v] for v in given if v in slot}.isdisjoint(slot[v] for v in made if v in slot)
+    )

@@ -12,9 +12,12 @@ from gategen.plan.data import FIRST_STEP, START_STATES, STEP, Plan, Rule
 from gategen.plan.ends import alive, distinct_ends, kept_carries
 from gategen.plan.hoist import hoist
 from gategen.plan.layout import Layout, lay_out
+from gategen.plan.narrow import narrow
+from gategen.plan.newton import newton
 from gategen.plan.place import place
 from gategen.plan.retape import retape
 from gategen.plan.stages import draft
+from gategen.plan.weights import weights_of
 from gategen.plan.write import write
 from gategen.spec.cell import Cell
 
@@ -24,21 +27,30 @@ def plan(cell: Cell, arrays: bool = False) -> Plan:
 
     With `arrays` for backends that work on whole arrays, to which a call is dear and memory cheap.
     """
-    forward = Analysis(distinct_ends(alive(hoist(flatten(cell), arrays))))
+    forward = Analysis(distinct_ends(alive(narrow(hoist(flatten(cell), arrays)))))
     layout = lay_out(cell, forward)
     rules = [rule(STEP, forward, layout, arrays)]
     if cell.first:
-        opening = Analysis(distinct_ends(alive(flatten(cell, first=True))))
+        opening = Analysis(distinct_ends(alive(narrow(flatten(cell, first=True)))))
         rules.append(rule(FIRST_STEP, opening, layout))
     if beginning := start(cell):
         rules.append(rule(START_STATES, Analysis(beginning), layout))
-    return Plan(cell, classify(forward), layout.fields, tuple(rules))
+    kind, taken = classify(forward), {field.name for field in layout.fields}
+    return Plan(
+        cell,
+        kind,
+        layout.given,
+        tuple(rules),
+        weights=weights_of(cell, layout),
+        computed=layout.computed,
+        newton=newton(kind, forward, layout, rules[0], taken) if arrays else None,
+    )
 
 
 def derive(analysis: Analysis) -> Graph:
     """The backward step of a forward one, as a person would write it."""
     forward = analysis.graph
-    return compose(analysis, Analysis(retape(forward, adjoint(forward))))
+    return narrow(compose(analysis, Analysis(retape(forward, adjoint(forward)))))
 
 
 def rule(name: str, analysis: Analysis, layout: Layout, arrays: bool = False) -> Rule:

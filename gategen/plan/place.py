@@ -7,7 +7,7 @@ What lies side by side follows the rows of `Params` (`layout.py`), what shares m
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import sympy as sp
@@ -38,7 +38,10 @@ class Memory:
             self.slots[value] = Slot(InBuffer(name), at, value.size)
             starts.append(at)
             at += length(value.size)
-        self.buffers.append(Buffer(name, kind, at, tuple(labels or (v.name for v in values)), tuple(starts)))
+        members, matrix = tuple(labels or (v.name for v in values)), len(values[0].shape) > 1
+        assert len(values) == 1 or all(len(v.shape) < 2 for v in values), "a matrix has a buffer for itself"
+        along = values[0].axes if matrix else ()
+        self.buffers.append(Buffer(name, kind, at, members, tuple(starts), along))
 
 
 def place(
@@ -76,9 +79,10 @@ def place_given(draft: Draft, layout: Layout, memory: Memory) -> None:
         if value not in memory.slots:
             memory.taken.add(value.name)
             memory.slots[value] = Slot(InBuffer(value.name), sp.S.Zero, value.size)
-            memory.buffers.append(Buffer(value.name, "input", length(value.size), (value.name,)))
+            along = value.axes if value.wide else ()
+            memory.buffers.append(Buffer(value.name, "input", length(value.size), (value.name,), axes=along))
     for value in draft.graph.parameters:
-        if value not in memory.slots and len(value.shape) < 2:
+        if value not in memory.slots and (len(value.shape) < 2 or value.name in layout.slots):
             given = Slot(Given(value.name), sp.S.Zero, value.size)
             memory.slots[value] = layout.slots.get(value.name, given)
 
@@ -130,12 +134,18 @@ def place_steps(
         roots = [root for root in dict.fromkeys(stack) if root in members and root not in done]
         done.update(roots)
         for wanted in (TIME, ROW):
-            here = [root for root in roots if kind[root] == wanted]
-            if here:
+            for here in apart([root for root in roots if kind[root] == wanted]):
                 faces = [face(members[root], need) for root in here]
                 name = faces[0].name if len(here) == 1 else stack_name(draft, faces[0], wanted)
                 memory.add(name, "time" if wanted == TIME else "row", here, [v.name for v in faces])
                 memory.slots |= {value: memory.slots[root] for root in here for value in members[root]}
+
+
+def apart(stack: Sequence[Value]) -> Iterator[Sequence[Value]]:
+    """The vectors of a stack, and each matrix by itself."""
+    if vectors := [v for v in stack if len(v.shape) < 2]:
+        yield vectors
+    yield from ([v] for v in stack if len(v.shape) > 1)
 
 
 def face(chain: Sequence[Value], need: Mapping[Value, int]) -> Value:
@@ -263,10 +273,10 @@ def place_statics(draft: Draft, memory: Memory) -> None:
     """Other static values side by side with those of their stem and shape, numbers one by one."""
     likes: dict[tuple[str, tuple[Size, ...]], list[Value]] = defaultdict(list)
     for op in draft.ops:
-        if op.out.static and op.out not in memory.slots and len(op.out.shape) < 2:
+        if op.out.static and op.out not in memory.slots and op.out not in draft.in_fields:
             likes[op.out.name.rsplit("_", 1)[0], op.out.shape].append(op.out)
     for (stem, shape), values in likes.items():
-        if shape and len(values) > 1:
+        if len(shape) == 1 and len(values) > 1:
             values.sort(key=lambda value: reader_place(value, draft, memory))
             bare = len(stem) == 1 or stem in ("dot", "dot_d")
             memory.add(f"{stem}_parts" if bare else stem, "static", values)

@@ -2,7 +2,8 @@
 
 One rule: a forward value that is a single sum or product of at most three values, all of which the backward
 step reads (or was given), and that meets no product (whose operand must lie in memory anyway), is recomputed.
-No search for the smallest tape is made.
+What is asked for equality is not: computed again it may differ in its last bit, and then nothing is the
+largest. No search for the smallest tape is made.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ def recomputed(forward: Graph, backward: Graph) -> list[Pointwise]:
     nexts = {carry.next for carry in forward.states}
     taped = {*backward.inputs, *backward.parameters} - nexts
     in_memory: set[Value] = {v for op in backward.ops if isinstance(op, (Outer, Product)) for v in op.reads}
+    in_memory |= {v for op in backward.ops if isinstance(op, Pointwise) for v in compared(op.expr)}
     made = {op.out for op in forward.ops if isinstance(op, Pointwise)}
     available = {*forward.given, *nexts, *(taped & made)}
     return [
@@ -47,6 +49,11 @@ def recomputed(forward: Graph, backward: Graph) -> list[Pointwise]:
         and cheap(op.expr)
         and available.issuperset(op.reads)
     ]
+
+
+def compared(expr: sp.Expr) -> set[Value]:
+    """What is asked for equality with something else."""
+    return {v for condition in expr.atoms(sp.Equality) for v in condition.atoms(Value)}
 
 
 def cheap(expr: sp.Expr) -> bool:

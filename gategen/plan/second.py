@@ -20,8 +20,10 @@ from gategen.plan.data import START_STATES, Field, InBuffer, InField, Plan, Rule
 from gategen.plan.ends import alive, distinct_ends
 from gategen.plan.hoist import hoist
 from gategen.plan.layout import Layout, lay_out
+from gategen.plan.narrow import narrow
 from gategen.plan.place import place
 from gategen.plan.stages import draft
+from gategen.plan.weights import moved, seeds
 from gategen.plan.write import write
 
 WAYS = "jvp", "backward_jvp"
@@ -32,7 +34,19 @@ def second(first: Plan, arrays: bool = False) -> Plan:
     """The plan of the second derivatives of what `first` plans; `arrays` as that was made with."""
     layout = moving(first, lay_out(first.cell, Analysis(first.step.forward.graph)))
     rules = tuple(second_rule(rule, layout, arrays and rule is first.step) for rule in first.rules)
-    return Plan(first.cell, first.kind, first.fields, rules, first, layout.dots)
+    computed = tuple(f for f in layout.dots if f.computed)
+    return Plan(
+        first.cell,
+        first.kind,
+        first.fields,
+        rules,
+        first,
+        tuple(f for f in layout.dots if not f.computed),
+        moved(first.weights) if first.weights else None,
+        first.computed,
+        computed,
+        layout.gradients,
+    )
 
 
 # ---------------------------------------------------------------------------------------------- parameters
@@ -44,6 +58,8 @@ class Moving(Layout):
 
     dots: tuple[Field, ...]
     names: Mapping[str, str]  # of the tangent of each parameter that moves
+    gradients: tuple[Field, ...] = ()  # those of computed fields, beside their tangents
+    wanted: tuple[str, ...] = ()  # the members of these
 
 
 def moving(first: Plan, layout: Layout) -> Moving:
@@ -68,9 +84,38 @@ def moving(first: Plan, layout: Layout) -> Moving:
         if slot.home.name in fields:
             names[name] = fresh(f"dot_{name}", {*taken, *names.values()})
             slots[names[name]] = replace(slot, home=InField(fields[slot.home.name]))
+    fields = {f.name: fresh(f"whole_{f.name}", taken) for f in read_gradients(first)}
+    gradients = tuple(replace(f, name=fields[f.name]) for f in layout.fields if f.name in fields)
+    wanted = tuple(member for f in gradients for member in f.members)
+    for name in wanted:
+        if name in layout.weights:
+            weight = layout.weights[name]
+            weights[whole(name)] = replace(weight, field=fields[weight.field])
+        else:
+            slot = layout.slots[name]
+            slots[whole(name)] = replace(slot, home=InField(fields[slot.home.name]))
     return Moving(
-        (*layout.fields, *dots), {**layout.weights, **weights}, {**layout.slots, **slots}, dots, names
+        (*layout.fields, *dots, *gradients),
+        {**layout.weights, **weights},
+        {**layout.slots, **slots},
+        dots,
+        names,
+        gradients,
+        wanted,
     )
+
+
+def whole(name: str) -> str:
+    """What the gradient of a computed parameter is called among sums that are tangents of gradients."""
+    return f"gradient of {name}"
+
+
+def read_gradients(first: Plan) -> tuple[Field, ...]:
+    """The computed fields whose gradients take part in how those of their parameters move."""
+    if first.weights is None:
+        return ()
+    read = seeds(moved(first.weights).backward)
+    return tuple(f for f in first.computed if not read.keys().isdisjoint(f.members))
 
 
 # ---------------------------------------------------------------------------------------------- rules
@@ -111,7 +156,7 @@ def derived(rule: Rule, layout: Moving, arrays: bool) -> tuple[Graph, Graph]:
         for v in forward.parameters
     }
     pushed = tangent(forward, moves)
-    pulled = tangents_alone(backward, tangents_in(pushed), forward)
+    pulled = tangents_alone(backward, tangents_in(pushed), forward, layout.wanted)
     saved = {*rule.tape, *forward.nexts} if runs(rule) else set()
     return lines(from_tape(forward, pushed, saved, given(pulled)), given(pulled), arrays), pulled
 
@@ -121,16 +166,19 @@ def given(graph: Graph) -> tuple[Value, ...]:
     return (*graph.inputs, *graph.parameters)
 
 
-def tangents_alone(backward: Graph, dots: Mapping[Value, Value], forward: Graph) -> Graph:
-    """The backward step beside its tangent, of which the tangent alone is wanted."""
+def tangents_alone(
+    backward: Graph, dots: Mapping[Value, Value], forward: Graph, wanted: Iterable[str] = ()
+) -> Graph:
+    """The backward step beside its tangent, of which the tangent alone is wanted, and some sums."""
     known = {v: dots.get(v) for v in given(backward) if v in forward.values}
     both = tangent(backward, known)
     n, m = len(backward.outputs), len(backward.sums)
     outputs = zip((name for name, _ in backward.outputs), (v for _, v in both.outputs[n:]), strict=True)
     sums = zip((name for name, _ in backward.sums), (v for _, v in both.sums[m:]), strict=True)
-    left = alive(replace(both, outputs=tuple(outputs), sums=tuple(sums)))
+    own = tuple((whole(name), v) for name, v in both.sums[:m] if name in {*wanted})
+    left = alive(replace(both, outputs=tuple(outputs), sums=(*sums, *own)))
     seeds = {v for v in both.inputs if v not in known and v not in known.values()}
-    return distinct_ends(named_anew(in_lines(Analysis(reading_only(left, seeds)), wide=TWICE)))
+    return distinct_ends(named_anew(narrow(in_lines(Analysis(reading_only(left, seeds)), wide=TWICE))))
 
 
 def named_anew(graph: Graph) -> Graph:
@@ -177,7 +225,7 @@ def lines(graph: Graph, kept: Iterable[Value], arrays: bool) -> Graph:
     ends = [v for v in kept if v in made]
     hoisted = hoist(in_lines(Analysis(graph), ends, TWICE), arrays)
     written = largest_first(Analysis(in_lines(Analysis(hoisted), ends, TWICE)))
-    return distinct_ends(named_anew(alive(written, ends)))
+    return distinct_ends(named_anew(narrow(alive(written, ends))))
 
 
 def largest_first(analysis: Analysis) -> Graph:

@@ -11,21 +11,23 @@ from dataclasses import replace
 
 import sympy as sp
 
-from gategen.graph import Builder, Pointwise, Value, common_size, values_in
+from gategen.graph import Builder, Pointwise, Value, common_size, shape_of, values_in
 from gategen.plan.data import Kernel
 from gategen.spec import language as lang
+from gategen.spec.language import Extent
 
 
 def share(kernel: Kernel, builder: Builder) -> Kernel:
     """The kernel with repeated parts named: `1 - z` is one value used by three gradients."""
     ops = over_known(kernel.ops)
+    orders = (kernel.size,) if isinstance(kernel.size, tuple) else ()
     repeated = repeated_parts(ops)
     names: dict[sp.Expr, Value] = {}
     made: list[Pointwise] = []
     for op in ops:
         for part in parts(op.expr):
             if part in repeated and part not in names:
-                names[part] = named(part, builder, kernel.static)
+                names[part] = named(part, builder, kernel.static, orders)
                 made.append(Pointwise(names[part], part))
         made.append(Pointwise(op.out, names.get(op.expr, op.expr.xreplace(names))))
     return replace(kernel, ops=tuple(made))
@@ -72,8 +74,8 @@ def worth_a_name(expr: sp.Expr) -> bool:
     return isinstance(expr, (sp.Add, sp.Mul, sp.Pow)) and bool(values_in(expr)) and not scaled
 
 
-def named(expr: sp.Expr, builder: Builder, static: bool) -> Value:
+def named(expr: sp.Expr, builder: Builder, static: bool, orders: Sequence[Extent] = ()) -> Value:
     """A value for a part; it has rows where its kernel has, even if it only reads parameters."""
     reads = values_in(expr)
     wish = f"not_{reads[0]}" if expr == 1 - reads[0] else "_".join(["s", *(v.name for v in reads[:2])])
-    return builder.value(wish, (common_size(reads),), static)
+    return builder.value(wish, shape_of(common_size(reads, orders)), static)

@@ -17,22 +17,26 @@ from gategen.graph import (
     LOOP,
     BatchSum,
     Builder,
+    Contract,
+    CumSum,
     Graph,
     Op,
     Outer,
     Pointwise,
     Product,
     Reduce,
+    Shift,
     Value,
 )
 from gategen.plan.analysis import Analysis
 from gategen.plan.data import Kernel
 from gategen.plan.groups import Group, merge
 from gategen.plan.share import share
+from gategen.spec.language import Extent
 
 LEVELS = (BEFORE, LOOP, AFTER)
 
-Step = Group | Kernel | Reduce | Outer | BatchSum
+Step = Group | Kernel | Reduce | CumSum | Shift | Contract | Outer | BatchSum
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,19 @@ class Draft:
 
     def level(self, value: Value) -> str:
         return self.home[value][0]
+
+    @cached_property
+    def in_fields(self) -> frozenset[Value]:
+        """Outer products and their sums, which add up in the fields of a gradient and have no memory; the sum
+        of none is what these begin with.
+        """
+        found: set[Value] = set()
+        for op in self.ops:
+            matrix = op.out.static and len(op.out.shape) > 1
+            summed = isinstance(op, Pointwise) and matrix and found.issuperset(op.reads)
+            if isinstance(op, Outer) or summed:
+                found.add(op.out)
+        return frozenset(found)
 
 
 def stage_ops(stage: Step) -> tuple[Op, ...]:
@@ -138,7 +155,7 @@ def cut(ops: Sequence[Op], graph: Graph, groups: Iterable[Group]) -> tuple[Step,
     for _, here in sorted(by_depth.items()):
         found = (group_of[op.out] for op in here if isinstance(op, Product))
         stages += {group.first.out: group for group in found}.values()
-        stages += [op for op in here if isinstance(op, (Reduce, Outer, BatchSum))]
+        stages += [op for op in here if isinstance(op, (Reduce, CumSum, Shift, Contract, Outer, BatchSum))]
         stages += kernels([op for op in here if isinstance(op, Pointwise)])
     return tuple(stages)
 
@@ -181,10 +198,17 @@ def kernels(ops: Sequence[Pointwise]) -> list[Kernel]:
         missing = {op.out for op in waiting}
         head = next(op for op in waiting if missing.isdisjoint(op.reads))
         taken = together(head, waiting)
-        made.append(Kernel(tuple(taken), head.out.size, head.out.static))
+        made.append(Kernel(tuple(taken), size_of(taken), head.out.static))
         done = {op.out for op in taken}
         waiting = [op for op in waiting if op.out not in done]
     return made
+
+
+def size_of(ops: Sequence[Pointwise]) -> Extent:
+    """The size of what these ops compute; its axes, where some of what they read has some of these alone."""
+    out = ops[0].out
+    mixed = any(v.axes and v.axes != out.axes for op in ops for v in op.reads)
+    return out.axes if len(out.axes) > 1 and (mixed or len(out.shape) > 1) else out.size
 
 
 def together(head: Pointwise, waiting: Sequence[Pointwise]) -> list[Pointwise]:

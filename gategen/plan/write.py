@@ -13,17 +13,34 @@ from dataclasses import replace
 
 import sympy as sp
 
-from gategen.graph import AFTER, BEFORE, LOOP, BatchSum, Outer, Pointwise, Product, Reduce, Value
+from gategen.graph import (
+    AFTER,
+    BEFORE,
+    LOOP,
+    BatchSum,
+    Contract,
+    CumSum,
+    Outer,
+    Pointwise,
+    Product,
+    Reduce,
+    Shift,
+    Value,
+)
 from gategen.plan.data import (
     ColumnSum,
+    Contraction,
     Kernel,
     MatMul,
     OuterSum,
+    RunningSum,
     Schedule,
+    Shifted,
     Slot,
     Stage,
     Sum,
     Weight,
+    adjacent,
 )
 from gategen.plan.groups import Group
 from gategen.plan.layout import Layout
@@ -102,16 +119,22 @@ class Writer:
         yield from self.outer_sums(outers)
         yield from self.column_sums(sums)
 
-    def stage(self, step: Group | Kernel | Reduce) -> Iterator[Stage]:
+    def stage(self, step: Group | Kernel | Reduce | CumSum | Shift | Contract) -> Iterator[Stage]:
         match step:
             case Group():
                 yield from self.products(step)
-            case Reduce(out, operands):
+            case Reduce(out, operands, how):
                 for k, run in enumerate(self.runs(operands)):
-                    yield Sum(out, run, add=k > 0)
+                    yield Sum(out, run, k > 0, how)
+            case CumSum(out, operand, backwards, axis):
+                yield RunningSum(out, operand, backwards, axis)
+            case Shift(out, operand, by, axis):
+                yield Shifted(out, operand, by, axis)
+            case Contract(out, left, right):
+                yield Contraction(out, left, right)
             case Kernel(ops):
-                # Matrices are left out: outer products of one gradient add up in place.
-                if kept := tuple(op for op in ops if len(op.out.shape) < 2):
+                # Outer products of one gradient add up in place.
+                if kept := tuple(op for op in ops if op.out not in self.draft.in_fields):
                     yield replace(step, ops=kept)
 
     def runs(self, values: Sequence[Value]) -> list[tuple[Value, ...]]:
@@ -127,8 +150,7 @@ class Writer:
 
     def adjacent(self, a: Value, b: Value) -> bool:
         """Whether `b` lies directly behind `a`."""
-        first, second = self.slots[a], self.slots[b]
-        return (first.home, first.shift, first.stop) == (second.home, second.shift, second.start)
+        return adjacent(self.slots[a], self.slots[b])
 
     # ------------------------------------------------------------------------------------------ products
 
@@ -139,7 +161,8 @@ class Writer:
             out = (group.first.out,) if summed else tuple(op.out for op in run)
             operand = tuple(op.operand for op in run) if summed else (run[0].operand,)
             weights = stretches([self.layout.weight(op.matrix) for op in run])
-            yield MatMul(out, operand, weights, run[0].transposed, add=summed and k > 0)
+            first = run[0]
+            yield MatMul(out, operand, weights, first.transposed, summed and k > 0, first.blocks, first.along)
 
     def product_runs(self, group: Group) -> list[list[Product]]:
         """The products whose operands (`summed`) or results lie side by side together.
@@ -184,7 +207,8 @@ class Writer:
             written = self.written[weight.field, weight.columns]
             add = not written.isdisjoint(weight.members)
             written.update(weight.members)
-            yield OuterSum(weight, tuple(op.left for op in ops), (ops[0].right,), add)
+            left, first = tuple(op.left for op in ops), ops[0]
+            yield OuterSum(weight, left, (first.right,), add, first.blocks, first.along)
 
     def meets(self, a: Outer, b: Outer) -> bool:
         return a.right == b.right and self.adjacent(a.left, b.left)
@@ -205,7 +229,7 @@ class Writer:
         """The matrices whose gradient each outer product is, or is a term of."""
         terms: dict[Value, sp.Expr] = {}
         for op in self.draft.ops:
-            if isinstance(op, Pointwise) and len(op.out.shape) == 2:
+            if op.out in self.draft.in_fields and isinstance(op, Pointwise):
                 terms[op.out] = op.expr.xreplace(terms)
         found: dict[Value, list[str]] = defaultdict(list)
         for name, value in self.draft.graph.sums:

@@ -48,13 +48,23 @@ def show(cell: Cell, stage: str, form: str) -> Any:
 
 
 def plan_text(made: plan.Plan) -> str:
-    """The plan, and under it what it comes to."""
+    """The plan, and under it what it comes to, and which loops CUDA takes all steps of in one launch."""
     lines = [str(plan.text(made)), ""]
     last = ""
-    for head, way, what in numbers.rows(numbers.of_plan(made)):
+    for head, way, what in (*numbers.rows(numbers.of_plan(made)), *time_loops(made)):
         lines.append(f"{'' if head == last else head:12}{way:10}{what}" if way else f"{head:12}{what}")
         last = head
     return "\n".join(lines)
+
+
+def time_loops(made: plan.Plan) -> Iterator[tuple[str, str, str]]:
+    """For CUDA each loop that is one stage of all steps: a title, the direction and the stage."""
+    if made.kind != "recurrent":
+        step = plan.loops(plan.plan(made.cell)).step
+        for way, schedule in (("forward", step.forward), ("backward", step.backward)):
+            for stage in schedule.stages:
+                if isinstance(stage, plan.TimeLoop):
+                    yield "for CUDA", way, plan.stage_text(stage, schedule)
 
 
 def _wrapped(text: str, width: int) -> list[str]:
@@ -74,9 +84,9 @@ class Spec(Printer):
     def spell(self, expr: sp.Basic) -> tuple[str, int]:
         if isinstance(expr, lang.Next):
             return f"{expr.state}.next", ATOM
-        if isinstance(expr, lang.step):
-            self.used.add("where")
-            return f"where({self(expr.args[0])} > 0, 1, 0)", ATOM
+        if isinstance(expr, lang.Count):
+            self.used.add("size")
+            return f'size("{expr}")', ATOM
         if isinstance(expr, Relational) and expr.rel_op == "==":
             self.used.add("equal")
             return f"equal({self(expr.lhs)}, {self(expr.rhs)})", ATOM
@@ -93,9 +103,14 @@ class Spec(Printer):
         self.used.add(written.partition("(")[0])
         return written
 
-    def applied_norm(self, args: str) -> str:
-        self.used.add("layer_norm")
-        return super().applied_norm(args)
+    def of_matrices(self, expr: sp.Function) -> tuple[str, int]:
+        word = lang.MATRIX_WORDS[type(expr)]
+        self.used |= {word} if word.isidentifier() else set()
+        return super().of_matrices(expr)
+
+    def applied(self, word: str, args: str) -> str:
+        self.used.add(word)
+        return super().applied(word, args)
 
     def power(self, base: sp.Expr, exponent: sp.Expr) -> tuple[str, int]:
         if abs(exponent) == sp.Rational(1, 2):

@@ -14,26 +14,48 @@ from typing import Any
 
 from gategen import summary as numbers
 from gategen.diff import ALIKE, MOVED, UNLIKE, Difference, Line
-from gategen.graph import BatchSum, Graph, Op, Outer, Pointwise, Product, Reduce, Value, flatten, ranks
+from gategen.graph import (
+    BatchSum,
+    Contract,
+    CumSum,
+    Graph,
+    MatrixOp,
+    Op,
+    Outer,
+    Pointwise,
+    Product,
+    Reduce,
+    Shift,
+    Value,
+    flatten,
+    ranks,
+    weights,
+)
 from gategen.graph.adjoint import adjoint
 from gategen.plan import (
     FIRST_STEP,
     START_STATES,
     Buffer,
     ColumnSum,
+    Contraction,
     Field,
     Kernel,
     MatMul,
+    Newton,
     OuterSum,
     Rule,
+    RunningSum,
     Schedule,
+    Shifted,
     Stage,
     Sum,
+    TimeLoop,
     Weight,
+    loops,
     plan,
 )
 from gategen.spec.cell import Cell
-from gategen.spec.language import Eq, Shape
+from gategen.spec.language import Eq, Extent, Shape
 from gategen.spec.printer import Printer
 
 Json = dict[str, Any]
@@ -47,7 +69,7 @@ def equations(cell: Cell) -> Json:
     name, title, reference  text
     sizes                   size names
     inputs                  size by name, the sequence first
-    states                  by name: size, initial (an expression)
+    states                  by name: size (of a matrix of every row a list of sizes), initial (an expression)
     parameters              by name: role (matrix, vector, scalar), shape, trainable, initial: what `init`
                             puts there, as a spec says it; null where it draws numbers, or asks for them
     constants               number by name
@@ -60,8 +82,8 @@ def equations(cell: Cell) -> Json:
         "title": cell.title,
         "reference": cell.reference,
         "sizes": list(cell.sizes),
-        "inputs": {x.name: cell.size_of(x) for x in cell.inputs},
-        "states": {s.name: {"size": s.size, "initial": Printer()(s.initial)} for s in cell.states},
+        "inputs": {x.name: _extent(x.size) for x in cell.inputs},
+        "states": {s.name: {"size": _extent(s.size), "initial": Printer()(s.initial)} for s in cell.states},
         "parameters": {
             a.name: {
                 "role": a.members[0].role,
@@ -77,6 +99,11 @@ def equations(cell: Cell) -> Json:
         "first": _pairs(cell, cell.first),
         "summary": summary(numbers.summary(cell)),
     }
+
+
+def _extent(size: Extent) -> Any:
+    """A size, of a matrix of every row the list of its sizes."""
+    return list(size) if isinstance(size, tuple) else size
 
 
 def _lists(shape: Shape) -> list[Any]:
@@ -123,7 +150,9 @@ def _work(work: numbers.Work) -> Json:
 
 
 def graphs(cell: Cell) -> list[Json]:
-    """The graph of the step, and that of the first step where the cell has a rule for it; see `graph`."""
+    """The graph of the step, that of the first step where the cell has a rule for it, and that of what is
+    computed of parameters; see `graph`.
+    """
     return list(map(graph, both_steps(cell)))
 
 
@@ -133,8 +162,10 @@ def adjoints(cell: Cell) -> list[Json]:
 
 
 def both_steps(cell: Cell) -> list[Graph]:
-    """The step, and the first step where it has equations of its own."""
-    return [flatten(cell), *([flatten(cell, first=True)] if cell.first else [])]
+    """The step, the first step where it has equations of its own, and what is computed of parameters."""
+    computed = weights(cell)
+    first = [flatten(cell, first=True)] if cell.first else []
+    return [flatten(cell), *first, *([computed] if computed else [])]
 
 
 def graph(graph: Graph) -> Json:
@@ -145,8 +176,17 @@ def graph(graph: Graph) -> Json:
     states              by name: the values current (before the step) and next (after it)
     ops                 each with op, out, shape, and by its kind
                             pointwise          expression
-                            product            matrix, operand, transposed: matrix (or matrix.T) @ operand
-                            reduce, batchsum   operand: its sum over features, or over steps and rows
+                            product            matrix, operand, transposed: matrix (or matrix.T) @ operand;
+                                               along: which axis of a matrix is multiplied, else null
+                            reduce             operands, how: "sum", "max" or "bound" (the largest, through
+                                               which nothing is differentiated) over their features, or over
+                                               the axes that out does not have
+                            cumsum             operand, backwards: its running sum from the first feature
+                                               on, or from the last; axis: along which one, else null
+                            shift              operand, by, axis: the value by places further on along one
+                                               axis, with zeros before it, or behind it where by is below 0
+                            batchsum           operand: its sum over steps and rows
+                            matrixop           word, operands: an op on static matrices
                             outer              left, right: the sum of left right^T over steps and rows
     outputs, sums       name of the value by name: one a step, and one a run
     """
@@ -174,13 +214,20 @@ def _op(op: Op, printer: Printer) -> Json:
         case Pointwise(_, expr):
             return {**head, "expression": printer(expr)}
         case Product(_, matrix, operand, transposed):
-            return {**head, "matrix": matrix.name, "operand": operand.name, "transposed": transposed}
-        case Outer(_, left, right):
+            ends = {"matrix": matrix.name, "operand": operand.name}
+            return {**head, **ends, "transposed": transposed, "along": op.along or None}
+        case Outer(_, left, right) | Contract(_, left, right):
             return {**head, "left": left.name, "right": right.name}
-        case Reduce(_, operands):
-            return {**head, "operands": _names(operands)}
+        case Reduce(_, operands, how):
+            return {**head, "operands": _names(operands), "how": how}
+        case CumSum(_, operand, backwards, axis):
+            return {**head, "operand": operand.name, "backwards": backwards, "axis": axis or None}
+        case Shift(_, operand, by, axis):
+            return {**head, "operand": operand.name, "by": by, "axis": axis}
         case BatchSum(_, operand):
             return {**head, "operand": operand.name}
+        case MatrixOp(_, word, operands):
+            return {**head, "word": word, "operands": _names(operands)}
 
 
 # ---------------------------------------------------------------------------------------------- the plan
@@ -191,18 +238,32 @@ def planned(cell: Cell) -> Json:
 
     name, class     text
     fields          of `Params`: name, members (the cell's own names, stacked in this order), shape, trainable
+    computed        the same of what is computed of them; only where there is such
     step            forward and backward, each with buffers, before, loop and after
     first, start    the same for the rule of a first step and for trained initial states; null without such
+    cuda            the step where CUDA takes all steps in one launch, a stage behind an empty loop; else null
+    parallel        how an iteration finds the states of all steps at once: what is carried from step to step,
+                    `linear` where one iteration is all, and the stages of a step; only where that is possible
     summary         see `summary`
 
-    A direction's buffers have name, kind, width and members, and saved: whether the tape holds it. `before`,
+    A direction's buffers have name, kind, width, axes (of a matrix of every row, else null) and members, and
+    saved: whether the tape holds it. `before`,
     `loop` and `after` list stages, each with its kind in `stage`:
 
-        matmul      out, operand, weight, transposed, add: out (+)= operand @ weight.T, or @ weight
+        matmul      out, operand, weight, transposed, add: out (+)= operand @ weight.T, or @ weight; along:
+                    which axis of a matrix is multiplied, else null
         kernel      size, static, ops (out and expression): elementwise
-        sum         out, operand: over the features
-        outersum    weight, left, right, add: gradient of the weight (+)= left.T @ right over steps and rows
+        sum         out, operand, add, how: over the features (of a matrix over the axes that out does not
+                    have), "sum", or the largest ("max", "bound")
+        runningsum  out, operand, backwards: the running sum over the features, or from the last one on;
+                    axis: along which one of several, else null
+        shifted     out, operand, by, axis: by places further on along one axis, 0 where nothing is
+        contraction out, left, right: left * right, summed over the axes that out does not have
+        outersum    weight, left, right, add: gradient of the weight (+)= left.T @ right over steps and rows;
+                    along: which axes of matrices are those of the weight, else null
         columnsum   out, operand: over all steps and rows
+        timeloop    ops, size, carries (a value before the step, and what takes its place), stores (what is
+                    kept for every step), sums (a value, and its sum over the steps)
 
     `out`, `operand`, `left`, `right` are lists of values that lie side by side; a weight has field, members,
     rows (from, to) and columns (from, to; null for all).
@@ -212,9 +273,12 @@ def planned(cell: Cell) -> Json:
         "name": cell.name,
         "class": made.kind,
         "fields": list(map(_field, made.fields)),
+        **({"computed": list(map(_field, made.computed))} if made.computed else {}),
         "step": _rule(made.step),
         "first": _rule(made.rule(FIRST_STEP)),
         "start": _rule(made.rule(START_STATES)),
+        "cuda": None if made.kind == "recurrent" else _rule(loops(plan(cell)).step),
+        **({"parallel": _newton(made.newton)} if made.newton else {}),
         "summary": summary(numbers.of_plan(made)),
     }
 
@@ -236,6 +300,16 @@ def _rule(rule: Rule | None) -> Json | None:
     return {"forward": _schedule(rule.forward, saved), "backward": _schedule(rule.backward, set())}
 
 
+def _newton(newton: Newton) -> Json:
+    stages = newton.rule.backward.stages
+    printer = Printer({op.out.name: k for k, op in enumerate(_pointwise(stages))})
+    return {
+        "carried": [carry.name for carry in newton.carried],
+        "linear": newton.linear,
+        "step": [_stage(stage, printer) for stage in stages],
+    }
+
+
 def _schedule(schedule: Schedule, saved: set[str]) -> Json:
     ranks = {op.out.name: k for k, op in enumerate(_pointwise(schedule.stages))}
     printer = Printer(ranks)
@@ -249,7 +323,7 @@ def _schedule(schedule: Schedule, saved: set[str]) -> Json:
 
 
 def _pointwise(stages: Iterable[Stage]) -> list[Pointwise]:
-    return [op for stage in stages if isinstance(stage, Kernel) for op in stage.ops]
+    return [op for stage in stages if isinstance(stage, Kernel | TimeLoop) for op in stage.ops]
 
 
 def _buffer(buffer: Buffer) -> Json:
@@ -257,6 +331,7 @@ def _buffer(buffer: Buffer) -> Json:
         "name": buffer.name,
         "kind": buffer.kind,
         "width": arithmetic(buffer.width),
+        "axes": list(buffer.axes) or None,
         "members": list(buffer.members),
     }
 
@@ -264,24 +339,30 @@ def _buffer(buffer: Buffer) -> Json:
 def _stage(stage: Stage, printer: Printer) -> Json:
     head: Json = {"stage": type(stage).__name__.lower()}
     match stage:
-        case MatMul(out, operand, weights, transposed, add):
+        case MatMul(out, operand, weights, transposed, add, _, along):
             ends = {"out": _names(out), "operand": _names(operand), "weights": [*map(_weight, weights)]}
-            return {**head, **ends, "transposed": transposed, "add": add}
+            return {**head, **ends, "transposed": transposed, "add": add, "along": along or None}
         case Kernel(ops, size, static):
             lines = [{"out": op.out.name, "expression": printer(op.expr)} for op in ops]
-            return {**head, "size": size, "static": static, "ops": lines}
-        case Sum(out, operand, add):
-            return {**head, "out": [out.name], "operand": _names(operand), "add": add}
-        case OuterSum(weight, left, right, add):
-            return {
-                **head,
-                "weight": _weight(weight),
-                "left": _names(left),
-                "right": _names(right),
-                "add": add,
-            }
+            return {**head, "size": _extent(size), "static": static, "ops": lines}
+        case Sum(out, operand, add, how):
+            return {**head, "out": [out.name], "operand": _names(operand), "add": add, "how": how}
+        case RunningSum(out, operand, backwards, axis):
+            ends = {"out": [out.name], "operand": [operand.name]}
+            return {**head, **ends, "backwards": backwards, "axis": axis or None}
+        case Shifted(out, operand, by, axis):
+            return {**head, "out": [out.name], "operand": [operand.name], "by": by, "axis": axis}
+        case Contraction(out, left, right):
+            return {**head, "out": [out.name], "left": [left.name], "right": [right.name]}
+        case OuterSum(weight, left, right, add, _, along):
+            ends = {"left": _names(left), "right": _names(right)}
+            return {**head, "weight": _weight(weight), **ends, "add": add, "along": list(along) or None}
         case ColumnSum(out, operand):
             return {**head, "out": _names(out), "operand": _names(operand)}
+        case TimeLoop(ops, size, carries, stores, sums):
+            lines = [{"out": op.out.name, "expression": printer(op.expr)} for op in ops]
+            pairs = {"carries": [*map(_names, carries)], "sums": [*map(_names, sums)]}
+            return {**head, "size": _extent(size), "ops": lines, "stores": _names(stores), **pairs}
 
 
 def _names(values: Iterable[Value]) -> list[str]:

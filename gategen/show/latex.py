@@ -21,27 +21,32 @@ import sympy as sp
 from gategen import summary as numbers
 from gategen.graph import (
     BatchSum,
+    Contract,
+    CumSum,
     Graph,
     Length,
+    MatrixOp,
     Op,
     Outer,
     Pointwise,
     Product,
     Reduce,
+    Shift,
     Value,
     flatten,
     ranks,
+    weights,
 )
 from gategen.graph.adjoint import adjoint
 from gategen.plan import Plan
-from gategen.plan.text import buffer_text, field_text, stage_rows
+from gategen.plan.text import buffer_text, field_text, newton_rows, stage_rows
 from gategen.spec import language as lang
 from gategen.spec.cell import Cell
 from gategen.spec.contents import contents_of
 from gategen.spec.elementwise import Row
 from gategen.spec.functions import row_of
 from gategen.spec.language import Eq
-from gategen.spec.printer import ATOM, PRODUCT, SUM, Printer, leading_minus
+from gategen.spec.printer import ATOM, POWER, PRODUCT, SUM, Printer, leading_minus
 
 FIRST = "first step, where no initial state is given:"
 
@@ -67,16 +72,39 @@ class Latex(Printer):
             return self.symbol(expr)
         if isinstance(expr, lang.matvec):
             matrix, operand, transposed = expr.args
-            name = name_latex(matrix.name) + (r"^{\top}" if transposed else "")
+            if isinstance(matrix, lang.computed):
+                return self.times(
+                    self.at(matrix.args[0], POWER) + (r"^{\top}" if transposed else ""), operand
+                )
+            name = name_latex(matrix.name)
+            name = rf"{superscript(name)}^{{\top}}" if transposed else name
             return self.times(name, operand)
         return super().spell(expr)
+
+    def of_matrices(self, expr: sp.Function) -> tuple[str, int]:
+        if isinstance(expr, lang.unit):
+            return "I", ATOM
+        inner = expr.args[0]
+        if isinstance(expr, lang.leaf):
+            return self.spell(inner)
+        match expr:
+            case lang.matmul():
+                return r" \, ".join(self.at(arg, PRODUCT) for arg in expr.args), PRODUCT
+            case lang.transposed():
+                return transposed(self.at(inner, ATOM)), POWER
+            case lang.inverse():
+                return f"{superscript(self.at(inner, ATOM))}^{{-1}}", POWER
+            case lang.frobenius():
+                return rf"\left\|{self(inner)}\right\|_{{F}}", ATOM
+        return upright(lang.MATRIX_WORDS[type(expr)]) + bracketed(self(inner)), ATOM
 
     def symbol(self, symbol: sp.Symbol) -> tuple[str, int]:
         return name_latex(symbol.name), ATOM
 
     def scalar(self, factor: sp.Expr) -> bool:
         """Whether a factor is one number, which takes no circled dot."""
-        return isinstance(factor, (sp.Number, lang.Scalar, lang.Constant))
+        numbers = (sp.Number, lang.Scalar, lang.Constant, lang.Count, lang.frobenius)
+        return isinstance(factor, numbers)
 
     def number(self, value: sp.Number) -> tuple[str, int]:
         if isinstance(value, sp.Rational) and not value.is_Integer:
@@ -93,12 +121,30 @@ class Latex(Printer):
         args = list(map(self, expr.args))
         if isinstance(expr, sp.Abs):
             return rf"\left|{args[0]}\right|"
+        if isinstance(expr, lang.outer):
+            v, k = (self.at(arg, ATOM) for arg in expr.args)
+            return f"{v} {transposed(k)}"
         if isinstance(expr, lang.concat):
             return rf"\left[{'; '.join(args)}\right]"
         if isinstance(expr, lang.where):
             condition, a, b = args
             return rf"\begin{{cases}} {a} & {condition} \\ {b} & \text{{otherwise}} \end{{cases}}"
         return word + bracketed(", ".join(args))
+
+    def over(self, expr: lang.Over | lang.Along) -> str:
+        axis = rf"\mathrm{{{escaped(expr.axis)}}}"
+        if isinstance(expr, lang.sum_over):
+            return rf"\sum_{{{axis}}} {self.at(expr.args[0], PRODUCT)}"
+        if isinstance(expr, lang.shifted):
+            by = expr.args[1]
+            return f"{{{self.at(expr.args[0], ATOM)}}}_{{{axis} {'-' if by > 0 else '+'} {abs(by)}}}"
+        word = upright(expr.word.removesuffix("_"))
+        return rf"{word}_{{{axis}}}{bracketed(', '.join(self.of_axis(expr)))}"
+
+    def convolution(self, expr: lang.convolved) -> tuple[str, int]:
+        axes = ", ".join(rf"\mathrm{{{escaped(axis)}}}" for axis in expr.axes)
+        sides = [self.array(lang.stack_of(expr.weights)), self.at(expr.value, ATOM)]
+        return rf" \ast_{{{axes}}} ".join(sides if expr.left else reversed(sides)), PRODUCT
 
     def name(self, expr: sp.Function) -> str:
         row = row_of(expr)
@@ -110,6 +156,13 @@ class Latex(Printer):
     def times(self, matrix: str, operand: sp.Expr) -> tuple[str, int]:
         return f"{matrix} {self.at(operand, ATOM)}", PRODUCT
 
+    def times_weight(self, value: sp.Expr, matrix: sp.Expr, turned: sp.Expr) -> tuple[str, int]:
+        if isinstance(matrix, lang.computed):
+            name = self.at(matrix.args[0], POWER)
+        else:
+            name = name_latex(matrix.name)
+        return f"{self.at(value, ATOM)} {transposed(name) if turned else name}", PRODUCT
+
     def array(self, name: str) -> str:
         return name_latex(name)
 
@@ -119,8 +172,8 @@ class Latex(Printer):
     def keyword(self, word: str, value: str) -> str:
         return rf"\mathrm{{{word}}} = {value}"
 
-    def applied_norm(self, args: str) -> str:
-        return r"\operatorname{layer\_norm}" + bracketed(args)
+    def applied(self, word: str, args: str) -> str:
+        return upright(word) + bracketed(args)
 
     def row(self, text: str, k: int) -> str:
         return f"{text}_{{{k}}}"
@@ -262,8 +315,13 @@ class OfValues(Latex):
 
 
 def graph(cell: Cell) -> str:
-    """The step in single assignment, products written where they are read; then the first-step rule."""
-    blocks = [f"% {cell.name}: {cell.title}", graph_block(flatten(cell))]
+    """What is computed of parameters, the step in single assignment, products written where they are read;
+    then the first-step rule.
+    """
+    blocks = [f"% {cell.name}: {cell.title}"]
+    if computed := weights(cell):
+        blocks += ["% computed of parameters:", graph_block(computed)]
+    blocks += [graph_block(flatten(cell))]
     if cell.first:
         blocks += [f"% {FIRST}", graph_block(flatten(cell, first=True))]
     return "\n".join(blocks)
@@ -288,12 +346,44 @@ def right_side(op: Op, printer: OfValues) -> str:
             return printer(expr)
         case Product():
             return ""
-        case Reduce(_, operands):
+        case Contract(_, left, right):
+            return rf"\sum_{{i}} {printer.at(left, PRODUCT)} \odot {printer.at(right, PRODUCT)}"
+        case Reduce(_, operands, "sum"):
             return " + ".join(rf"\sum_{{i}} {printer.at(operand, PRODUCT)}" for operand in operands)
+        case Reduce(_, operands):
+            return rf"\max_{{i}} {bracketed(', '.join(map(printer, operands)))}"
+        case CumSum(_, operand, backwards, axis):
+            sign = r"\geq" if backwards else r"\leq"
+            along = rf"\mathrm{{{escaped(str(axis))}}}" if axis else "i"
+            return rf"\sum_{{j {sign} {along}}} {bracketed(printer(operand))}_{{j}}"
+        case Shift(_, operand, by, axis):
+            moved = rf"\mathrm{{{escaped(str(axis))}}} {'-' if by > 0 else '+'} {abs(by)}"
+            return f"{bracketed(printer(operand))}_{{{moved}}}"
         case Outer(_, left, right):
-            return rf"\sum_{{t, b}} {printer.at(left, ATOM)} {transposed(printer.at(right, ATOM))}"
+            one, other = printer.at(left, ATOM), printer.at(right, ATOM)
+            if op.along and op.along[0] == left.axes[-1]:
+                return rf"\sum_{{t, b}} {transposed(one)} {other}"
+            return rf"\sum_{{t, b}} {one} {transposed(other)}"
         case BatchSum(_, operand):
             return rf"\sum_{{t, b}} {printer.at(operand, PRODUCT)}"
+        case MatrixOp(_, word, operands):
+            return of_matrices(word, [printer.at(v, ATOM) for v in operands])
+
+
+def of_matrices(word: str, operands: Sequence[str]) -> str:
+    """An op on static matrices."""
+    match word, operands:
+        case "transpose", [one]:
+            return transposed(one)
+        case "multiply", _:
+            return r" \, ".join(operands)
+        case "inverse", [one]:
+            return f"{superscript(one)}^{{-1}}"
+        case "sum", [one]:
+            return rf"\sum {one}"
+        case "unit", _:
+            return "I"
+    return upright("expm") + bracketed(", ".join(operands))
 
 
 def transposed(latex: str) -> str:
@@ -322,9 +412,10 @@ def own_names(graph: Graph) -> dict[Value, tuple[str, int]]:
 def spell_products(ops: Iterable[Op], printer: OfValues, spelling: dict[Value, tuple[str, int]]) -> None:
     for op in ops:
         if isinstance(op, Product):
-            matrix = printer.at(op.matrix, ATOM)
-            left = transposed(matrix) if op.transposed else matrix
-            spelling[op.out] = f"{left} {printer.at(op.operand, ATOM)}", PRODUCT
+            matrix, operand = printer.at(op.matrix, ATOM), printer.at(op.operand, ATOM)
+            right = op.operand.wide and op.along == op.operand.axes[-1]  # of its rows, which are columns
+            left = transposed(matrix) if op.transposed != right else matrix
+            spelling[op.out] = f"{operand} {left}" if right else f"{left} {operand}", PRODUCT
 
 
 # ------------------------------------------------------------------------------------------ gradients
@@ -343,7 +434,21 @@ def gradients(cell: Cell) -> str:
     ]
     if cell.first:
         blocks += [f"% {FIRST}", gradient_block(flatten(cell, first=True), cell.first)]
+    if computed := weights(cell):
+        blocks += ["% of what is computed of parameters:", computed_block(computed)]
     return "\n".join(blocks)
+
+
+def computed_block(forward: Graph) -> str:
+    """What is computed of parameters, and how gradients go back to these."""
+    back = adjoint(forward)
+    known = {v.name: v for v in back.parameters}
+    ends = {value: name for name, value in back.sums}
+    ends |= {v: v.of.name for v in known.values() if v.role == "gradient"}
+    spelling = {value: gradient_of(name_latex(name), True) for value, name in ends.items()}
+    printer = OfValues(back, spelling)
+    lines = [(printer(op.out), right_side(op, printer)) for op in (*forward.ops, *back.ops)]
+    return aligned(lines)
 
 
 def gradient_block(forward: Graph, equations: Sequence[Eq]) -> str:
@@ -427,9 +532,11 @@ def second_names(forward: Graph, back: Graph, printer: OfValues) -> list[tuple[s
 def plan_table(made: Plan) -> str:
     """The plan as the rows of a `tabular`, and under a line what it comes to."""
     listing = [("params", "", field_text(field)) for field in made.fields]
+    listing += [("computed", "", field_text(field)) for field in made.computed]
     for rule in made.rules:
         listing += [(f"{rule.title}tape", "", buffer_text(buffer)) for buffer in rule.saved]
         listing += [(f"{rule.title}{which}", when, what) for which, when, what in stage_rows(rule)]
+    listing += newton_rows(made)
     total = numbers.rows(numbers.of_plan(made), formula)
     return "\n".join(
         [

@@ -3,7 +3,7 @@
     names, declarations     what an expression may hold, and the words that declare it
     opaque, norms           products, reductions and norms
     elementwise, functions  the table of elementwise functions: a row a function, for all languages
-    equations               `Eq`
+    equations, delays       `Eq`; states for earlier values, `x[t - 1]`
     language                all these words under one name, for those who read equations
     printer, quoting        expressions as text, and errors that quote them
     sizes, checks, cell     sizes by unification, what a cell must satisfy, `Cell`

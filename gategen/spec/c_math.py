@@ -256,6 +256,14 @@ POWER = _function("""
 
 RELU = _function("static inline real relu(const real x) { return x < 0 ? (real)0 : x; }")
 STEP = _function("static inline real step_of(const real x) { return x > 0 ? (real)1 : (real)0; }")
+SUBSTITUTE = _function("""
+    // f, where its derivative is that of psi.
+    static inline real substitute(const real f, const real psi)
+    {
+        (void)psi;
+        return f;
+    }
+""")
 SIGN = _function("""
     static inline real sign(const real x) { return x > 0 ? (real)1 : x < 0 ? (real)-1 : x != x ? x : 0; }
 """)

@@ -17,6 +17,7 @@ from gategen.spec.checks import (
     by_dependence,
     check_blocks,
     check_contents,
+    check_counts,
     check_names,
     check_norms,
     check_sizes,
@@ -29,12 +30,15 @@ from gategen.spec.checks import (
     warn_of_unused,
 )
 from gategen.spec.contents import entries, fitting, lengths
+from gategen.spec.delays import with_delays
 from gategen.spec.equations import Eq
-from gategen.spec.names import Shape, Size
+from gategen.spec.heads import check_count, moved, swap_for_heads
+from gategen.spec.names import Shape, Size, names_of_size, shared
 from gategen.spec.printer import Printer
 from gategen.spec.quoting import placed_eq, warn
 from gategen.spec.sizes import infer
 from gategen.spec.text.reader import Spec, read
+from gategen.spec.weights import Computed, computed_of, inner
 
 BUILTINS = Path(__file__).parents[1] / "cells"
 
@@ -105,8 +109,8 @@ class Cell:
             self.name = lang.check_name(name)
             self.reference = plain(reference, "reference")
             self.title = plain(title, "title") or self.reference or name
-            self.equations = by_dependence(equations_of(equations, self.where))
-            self.first = by_dependence(equations_of(first, self.where)) if first else ()
+            both = (equations_of(equations, self.where), equations_of(first, self.where) if first else ())
+            self.equations, self.first = map(by_dependence, with_delays(*both))
             step = self.equations, self.first
             check_names(*step)
             check_states(name, *step)
@@ -115,11 +119,9 @@ class Cell:
             check_blocks(self.symbols, self.parameters)
             self.outputs = outputs_of(output, self.states, *step)
             self.gate_sizes, self.first_sizes, self.shapes = infer(*step, self.states, self.outputs)
-            check_sizes(
-                {array.name: array.shape for array in self.arrays},
-                self.inputs,
-                {symbol: self.sizes_of(symbol) for symbol in (*self.states, *self.parameters)},
-            )
+            sizes = {symbol: self.sizes_of(symbol) for symbol in (*self.states, *self.parameters)}
+            check_sizes({array.name: array.shape for array in self.arrays}, self.inputs, sizes)
+            check_counts(sizes | {x: self.sizes_of(x) for x in self.inputs}, self.all_equations)
             stated = [(p, self.shape_of(p)) for p in self.parameters if p.contents]
             check_contents(stated, self.all_equations)
             check_norms(self.states, *step)
@@ -205,6 +207,21 @@ class Cell:
         return tuple(made)
 
     @cached_property
+    def computed_nodes(self) -> Mapping[Any, Computed]:
+        """The matrices that are computed of parameters, by what stands in the equations."""
+        return computed_of(self.all_equations, self.shapes, (s.name for s in self.symbols))
+
+    @property
+    def computed(self) -> tuple[Computed, ...]:
+        """The same in the order in which the equations meet them."""
+        return tuple(self.computed_nodes.values())
+
+    @cached_property
+    def inner(self) -> Cell:
+        """The same cell with parameters in their place, as all that plans steps sees it."""
+        return inner(self)  # type: ignore[no-any-return]
+
+    @cached_property
     def constants(self) -> tuple[Any, ...]:
         return tuple(self._symbols(lang.Constant))
 
@@ -223,9 +240,9 @@ class Cell:
 
     def sizes_of(self, symbol: Any) -> tuple[str, ...]:
         """The size names in the shape of a symbol."""
-        parts = self.shapes[symbol.name] if isinstance(symbol, lang.Matrix) else (self.size_of(symbol),)
+        parts: Any = self.shapes[symbol.name] if isinstance(symbol, lang.Matrix) else (self.size_of(symbol),)
         flat = (size for part in parts for size in (part if isinstance(part, tuple) else (part,)))
-        return tuple(size for size in flat if isinstance(size, str))
+        return tuple(name for size in flat for name in names_of_size(size))
 
     def shape_of(self, parameter: Any) -> Shape:
         """The sizes of a parameter, none for a scalar."""
@@ -235,10 +252,28 @@ class Cell:
 
     def fitting(self, sizes: Mapping[str, int]) -> dict[str, int]:
         """Sizes that fit what the parameters hold, near those given."""
-        return fitting(sizes, ((p.contents, self.shape_of(p)) for p in self.parameters if p.contents))
+        return fitting(
+            sizes, ((p.contents, self.shape_of(p)) for p in self.parameters if p.contents), self.shares
+        )
 
-    def size_of(self, symbol: Any) -> Size:
+    @cached_property
+    def shares(self) -> tuple[tuple[str, Size], ...]:
+        """What is shared out, and among how many: `("hidden", "heads")`."""
+        parts = (size for p in self.parameters for size in self.shape_of(p) if shared(size)[0])
+        return tuple(dict.fromkeys(map(shared, parts)))
+
+    def size_of(self, symbol: Any) -> Any:
+        """The size of a value, both of a matrix of every row; 1 of a number."""
         return symbol.size if hasattr(symbol, "size") else 1
+
+    @cached_property
+    def orders(self) -> tuple[lang.Extent, ...]:
+        """The sizes of what has several axes, in the order in which they stand: matrices, then vectors."""
+        sizes = [s.size for s in (*self.inputs, *self.states)]
+        sizes += [*self.gate_sizes.values(), *self.first_sizes.values()]
+        sizes += [p.size for p in self.parameters if isinstance(p, lang.Vector)]
+        wide = [s for s in sizes if isinstance(s, tuple) or len(lang.factors(s)) > 1]
+        return tuple(dict.fromkeys(sorted(wide, key=lambda size: not isinstance(size, tuple))))
 
     def with_constants(self, **values: float) -> Cell:
         """The same cell with other values for some of its constants."""
@@ -250,10 +285,23 @@ class Cell:
         for state in self.states:
             initial = state.initial.xreplace(swap)
             if initial != state.initial:
-                moved = lang.State(state.name, state.size, initial, state.fields[-1])
-                moved.where = state.where
-                swap |= {state: moved, state.next: moved.next}
+                swap |= moved(state, state.size, initial)
         return self._copy(self.name, swap, self.where)
+
+    def with_heads(self, count: int) -> Cell:
+        """The same cell with so many heads, 2 or more.
+
+        Of a cell with a size `heads` that number is then the size, and `init` asks for it no more. Of others
+        every weight of the shape `(hidden, hidden)` becomes one in blocks, `(hidden, hidden/count)`. Raises
+        `SpecError` where the cell has neither, or where such a weight cannot be in blocks: stacked columns,
+        `inv(identity + A)`.
+        """
+        check_count(count)
+        try:
+            return self._copy(self.name, swap_for_heads(self, count), self.where)
+        except SpecError as error:
+            error.message = f"with heads={count}: {error.message}"
+            raise error.at(self.where) from None
 
     def renamed(self, name: str) -> Cell:
         """The same cell under another name, and no longer a built-in one."""

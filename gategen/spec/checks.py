@@ -12,6 +12,7 @@ from typing import Any
 
 import sympy as sp
 from sympy.core.relational import Relational
+from sympy.core.symbol import Str
 
 from gategen.errors import SpecError, Where
 from gategen.spec import language as lang
@@ -25,7 +26,7 @@ from gategen.spec.quoting import code, placed, placed_eq, shown, warn
 _KNOWN = (
     *(sp.Symbol, sp.Number, sp.NumberSymbol, sp.Add, sp.Mul, sp.Pow, Relational),
     *(row.apply for row in TABLE if isinstance(row.apply, type)),
-    *(lang.Word, lang.Opaque),
+    *(lang.Word, lang.Opaque, Str),
 )
 
 # ---------------------------------------------------------------------------------------------- equations
@@ -90,12 +91,20 @@ _LARGEST = sp.Float(sys.float_info.max)
 
 def _check_expression(expr: Any, what: str) -> None:
     """Only known functions of finite real numbers; matrices only left of `@`, `concat` only right of it."""
-    for node in sp.preorder_traversal(expr):
+    traversal = sp.preorder_traversal(expr)
+    for node in traversal:
+        if isinstance(node, (lang.computed, lang.frobenius)):
+            traversal.skip()
+            if node is expr:
+                _check_place(node, None)
+            continue
         if isinstance(node, sp.Symbol) and not isinstance(node, lang.Name):
             raise SpecError(
                 f"{node} is not declared",
                 hint="use inputs, states, gates, matrices, vectors, scalars or constants",
             )
+        if isinstance(node, lang.Step):
+            raise SpecError(f"{node} is the step and no value", hint="x[t - 1] is x of the step before")
         if node in (sp.nan, sp.zoo) or (isinstance(node, sp.Number) and not abs(node) <= _LARGEST):
             named = {sp.nan: "nan", sp.zoo: "a division by 0"}.get(node, "an infinite number")
             raise SpecError(
@@ -113,21 +122,21 @@ def _check_expression(expr: Any, what: str) -> None:
             )
         if not isinstance(node, _KNOWN):
             raise SpecError(f"{type(node).__name__} is not a function gategen knows", hint=_BUILD_FROM)
-        if isinstance(node, (lang.sum_, lang.mean, lang.var)) and not node.args:
+        if isinstance(node, lang.REDUCTIONS) and not node.args:
             raise SpecError(f"{type(node).__name__}() reduces nothing", hint=f"{type(node).__name__}(v)")
+        if isinstance(node, (*lang.REDUCTIONS, lang.cumsum)) and all(arg.is_number for arg in node.args):
+            raise SpecError(f"{shown(node)} is of numbers alone, which have no features", hint="sum_(v)")
         if isinstance(node, sp.Pow) and not all(isinstance(s, lang.Constant) for s in node.exp.free_symbols):
             raise SpecError(
                 f"{shown(node)}: the exponent must be a number", hint="y**p for y > 0 is exp(p * log(y))"
             )
         for arg in node.args:
-            if isinstance(arg, lang.Matrix) and not (isinstance(node, lang.matvec) and arg is node.args[0]):
-                rest = [other for other in node.args if other is not arg] if node.is_Mul else []
-                operand = shown(rest[0]) if len(rest) == 1 and rest[0].is_Symbol else "x"
-                raise SpecError(f"{arg} is a matrix and stands without @", hint=f"{arg} @ {operand}")
+            if isinstance(arg, (lang.Matrix, lang.computed)):
+                _check_place(arg, node)
             if isinstance(arg, lang.concat) and not isinstance(node, lang.matvec):
                 raise SpecError("concat(...) can only stand on the right of @", hint="A @ concat(h, x)")
     if isinstance(expr, lang.Matrix):
-        raise SpecError(f"{expr} is a matrix and stands without @", hint=f"{expr} @ x")
+        _check_place(expr, None)
     if isinstance(expr, lang.concat):
         raise SpecError("concat(...) can only stand on the right of @", hint="A @ concat(h, x)")
     numbers: list[sp.Expr] = []
@@ -135,6 +144,32 @@ def _check_expression(expr: Any, what: str) -> None:
         numbers.append(expr)
     for number in numbers:
         _check_number(number)
+
+
+def _lonely(expr: sp.Basic) -> bool:
+    """Whether this is a weight. A matrix of two stated, different sizes may also stand beside others."""
+    return isinstance(expr, lang.Matrix) and not (
+        expr.shape and not isinstance(expr.shape[1], tuple) and expr.shape[0] != expr.shape[1]
+    )
+
+
+def _check_place(matrix: Any, node: sp.Basic | None) -> None:
+    """A matrix, or one that is computed, is the left side of a product, or in a convolution; a norm is a
+    number.
+    """
+    side = 0 if isinstance(node, lang.matvec) else 1 if isinstance(node, lang.matmat) else None
+    if isinstance(node, lang.convolved):
+        return
+    if isinstance(matrix, lang.frobenius) or (side is not None and node and matrix is node.args[side]):
+        return
+    weights = matrix.atoms(lang.Matrix)
+    if weights and not any(map(_lonely, weights)):
+        return
+    said = shown(matrix)
+    rest = [other for other in node.args if other is not matrix] if node is not None and node.is_Mul else []
+    operand = shown(rest[0]) if len(rest) == 1 and rest[0].is_Symbol else "x"
+    hint = f"{said} @ {operand}" if isinstance(matrix, lang.Matrix) else f"({said}) @ {operand}"
+    raise SpecError(f"{said} is a matrix and stands without @", hint=hint)
 
 
 def _fixed(expr: sp.Basic, numbers: list[sp.Expr]) -> bool:
@@ -292,17 +327,17 @@ def check_starts(states: Iterable[lang.State], equations: Iterable[Eq]) -> None:
             raise error.at(state.where) from None
 
 
-def _check_start(state: lang.State, roles: Mapping[str, lang.Name]) -> None:
+def _check_start(state: lang.State, roles: dict[str, lang.Name]) -> None:
     """The initial value is an expression of parameters and numbers."""
     what = f"the initial value of {state}"
     _check_expression(state.initial, what)
     for symbol in lang.names_in(state.initial):
-        if not isinstance(symbol, (lang.Vector, lang.Scalar, lang.Constant)):
+        if not isinstance(symbol, (lang.Vector, lang.Scalar, lang.Constant, lang.Count)):
             raise SpecError(
                 f"{what} reads the {symbol.role} {symbol.name}",
                 hint="it may be an expression of numbers, constants, vectors and scalars",
             )
-        if roles.get(symbol.name, symbol) != symbol:
+        if roles.setdefault(symbol.name, symbol) != symbol:
             raise _twice(roles[symbol.name], symbol)
 
 
@@ -342,10 +377,16 @@ def check_sizes(
     """Every size is told by the shape of a parameter or of an input: modules are given nothing else."""
     told: set[Size] = set()
     sums: list[tuple[str, set[Size]]] = []  # the sizes of which a shape tells the sum alone
+    shares: list[tuple[str, Size]] = []  # what is shared out, and among how many
+    products: list[set[str]] = []  # the sizes of which a shape tells the product alone
     for name, shape in shapes.items():
         for part in shape:
             if isinstance(part, tuple):
                 sums.append((name, {size for size in part if isinstance(size, str)}))
+            elif len(lang.factors(part)) > 1:
+                products.append({factor for factor in lang.factors(part) if isinstance(factor, str)})
+            elif lang.shared(part)[0]:
+                shares.append(lang.shared(part))
             else:
                 told.add(part)
     for _ in sums:
@@ -357,15 +398,33 @@ def check_sizes(
                 f"the shape of {name} tells the sum of the sizes {both} alone",
                 hint="separate parameters instead of stacked ones, or another parameter of that size",
             )
-    told |= {symbol.size for symbol in inputs}
-    for symbol, own in sizes.items():
-        for size in own:
-            if size not in told:
-                raise SpecError(
-                    f"the shape of no parameter and of no input tells the size {size} of {symbol}",
-                    hint=f'a vector b = vectors("b", size="{size}"), an input of that size, or a number '
-                    f"for the size: size=4",
-                )
+    apart: set[Size] = set()
+    for symbol in inputs:
+        apart.update(symbol.size if isinstance(symbol.size, tuple) else (symbol.size,))
+    for of, who in ((lang.Parameter, "parameter"), (lang.State, "parameter and of no input")):
+        told |= apart if of is lang.State else set()  # those of parameters are asked of parameters alone
+        told |= {count for whole, count in shares if whole in told}
+        for _ in products:
+            told.update(*(names for names in products if len(names - told) == 1))
+        for symbol, own in sizes.items():
+            for size in own:
+                if isinstance(symbol, of) and size not in told:
+                    other = "" if of is lang.Parameter else "an input of that size, "
+                    raise SpecError(
+                        f"the shape of no {who} tells the size {size} of {symbol}",
+                        hint=f'a vector b = vectors("b", size="{size}"), {other}or a number for the size: '
+                        "size=4",
+                    )
+
+
+def check_counts(sizes: Mapping[lang.Name, Sequence[str]], equations: Iterable[Eq]) -> None:
+    """Sizes whose numbers stand in equations are those of something."""
+    known = sorted({size for own in sizes.values() for size in own})
+    for eq in equations:
+        for symbol in lang.names_in(eq.rhs):
+            if isinstance(symbol, lang.Count) and symbol.name not in known:
+                message = f"nothing has the size {symbol}, so it is no number"
+                raise placed(SpecError(message, hint=f"there are: {', '.join(known)}"), eq)
 
 
 def check_contents(stated: Sequence[tuple[lang.Parameter, Shape]], equations: Iterable[Eq]) -> None:

@@ -2,6 +2,7 @@
 
     identity, lower, strict_lower    of square matrices; `lower @ v` is the cumulative sum
     shift(k)                         of square matrices: entry i of `shift(k) @ v` is entry i - k of v, or 0
+    rotation(k)                      of square matrices: the same with the entries of v in a ring
     0.5                              the number, everywhere
     (1, 2, 4), ((0, 1), (1, 0))      the entries of a vector, the rows of a matrix
     blocks(a, b, ...)                equal blocks along a vector, or down the diagonal of a matrix
@@ -22,12 +23,14 @@ import numpy as np
 import sympy as sp
 
 from gategen.errors import SpecError
-from gategen.spec.names import Shape, Size, caller
+from gategen.spec.names import Shape, Size, caller, computed, extent_of
+from gategen.spec.opaque import unit
 
 BRIEF = 40  # characters that stand within a line
 
-WORDS = ("identity", "lower", "strict_lower", "shift(1)", "blocks(1, 2)")
-OF_NUMPY = {"eye": "identity", "tri": "lower", "tril": "lower", "roll": "shift(1)", "ones": "1", "zeros": "0"}
+WORDS = ("identity", "lower", "strict_lower", "shift(1)", "rotation(1)", "blocks(1, 2)")
+OF_NUMPY = {"eye": "identity", "tri": "lower", "tril": "lower", "roll": "rotation(1)", "ones": "1"}
+OF_NUMPY |= {"zeros": "0"}
 SAID = f"a number, numbers such as (1, 2), {', '.join(WORDS)}"
 
 
@@ -56,6 +59,32 @@ class Contents:
         hint = f'S = matrices("S", trainable=False, initial={self}), then S @ v'
         raise SpecError(f"{self} is what a matrix holds, and no matrix", where=caller(), hint=hint)
 
+    def _matrix(self, other: Any) -> Any:
+        """`identity` in an expression of matrices."""
+        if self.word != "identity":
+            self @ other
+        return computed(unit())
+
+    def __add__(self, other: Any) -> Any:
+        return self._matrix(other) + other
+
+    def __sub__(self, other: Any) -> Any:
+        return self._matrix(other) - other
+
+    def __rsub__(self, other: Any) -> Any:
+        return other - self._matrix(other)
+
+    def __mul__(self, other: Any) -> Any:
+        return self._matrix(other) * other
+
+    def __truediv__(self, other: Any) -> Any:
+        return self._matrix(other) / other
+
+    def __neg__(self) -> Any:
+        return -self._matrix(None)
+
+    __radd__, __rmul__ = __add__, __mul__
+
     @property
     def brief(self) -> str:
         """What fits into a line."""
@@ -82,7 +111,7 @@ class Contents:
 
     @property
     def square(self) -> bool:
-        return self.word in ("shift", *PATTERNS)
+        return self.word in ("shift", "rotation", *PATTERNS)
 
 
 identity, lower, strict_lower = (Contents(word) for word in WORDS[:3])
@@ -91,11 +120,21 @@ PATTERNS = {pattern.word: pattern for pattern in (identity, lower, strict_lower)
 
 def shift(k: int) -> Contents:
     """Entry i of `shift(k) @ v` is entry i - k of v, and 0 where there is none."""
+    return Contents("shift", (_whole("shift", k),))
+
+
+def rotation(k: int) -> Contents:
+    """Entry i of `rotation(k) @ v` is entry i - k of v, in which the first follows the last."""
+    return Contents("rotation", (_whole("rotation", k),))
+
+
+def _whole(word: str, k: Any) -> int:
+    """How far entries are moved."""
     if isinstance(k, sp.Integer):
         k = int(k)
     if not isinstance(k, int) or isinstance(k, bool):
-        raise SpecError(f"shift takes a whole number, not {k!r}", where=caller(), hint="shift(1)")
-    return Contents("shift", (k,))
+        raise SpecError(f"{word} takes a whole number, not {k!r}", where=caller(), hint=f"{word}(1)")
+    return k
 
 
 def blocks(*parts: Any) -> Contents:
@@ -218,13 +257,20 @@ def _demands(contents: Contents, shape: Shape, times: int = 1) -> Iterator[_Dema
 def lengths(shape: Shape, sizes: Mapping[str, int]) -> tuple[int, ...]:
     """A shape in numbers; stacked sizes are added up."""
     sums = (size if isinstance(size, tuple) else (size,) for size in shape)
-    return tuple(sum(sizes[part] if isinstance(part, str) else part for part in parts) for parts in sums)
+    return tuple(sum(extent_of(part, sizes) for part in parts) for parts in sums)
 
 
-def fitting(sizes: Mapping[str, int], held: Iterable[tuple[Contents, Shape]]) -> dict[str, int]:
-    """Sizes that fit all these contents, as near above those given, and as different, as can be."""
+def fitting(
+    sizes: Mapping[str, int],
+    held: Iterable[tuple[Contents, Shape]],
+    shares: Iterable[tuple[str, Size]] = (),
+) -> dict[str, int]:
+    """Sizes that fit all these contents, as near above those given, and as different, as can be; of `shares`
+    the first are multiples of the second.
+    """
     made = dict(sizes)
     demands = [demand for contents, shape in held for demand in _demands(contents, shape)]
+    demands += [_Demand(whole, extent_of(count, sizes)) for whole, count in shares]
     for _ in range(9):  # what one demand changes, another may have to change again
         for demand in demands:
             size = str(demand.size)
@@ -260,8 +306,9 @@ def _entries(contents: Contents, shape: Sequence[int]) -> np.ndarray[Any, Any]:
             made = _along([_entries(p, [n // len(contents.args) for n in shape]) for p in contents.args])
         case word:
             i, j = np.indices((shape[0], shape[0]))
-            near = {"identity": i == j, "lower": i >= j, "strict_lower": i > j}
-            made = (near[word] if word in near else i - j == contents.args[0]) + 0.0
+            (k,) = contents.args or (0,)
+            near = {"identity": i == j, "lower": i >= j, "strict_lower": i > j, "shift": i - j == k}
+            made = (near[word] if word in near else (i - j - k) % max(1, shape[0]) == 0) + 0.0
     if made.shape != tuple(shape):
         raise ValueError(f"{contents.brief} does not fit the shape {tuple(shape)}")
     return made

@@ -18,6 +18,8 @@ from gategen.spec.functions import normalise
 from gategen.spec.names import (
     Block,
     Constant,
+    Count,
+    Extent,
     Gate,
     Input,
     Matrix,
@@ -31,6 +33,8 @@ from gategen.spec.names import (
     caller,
     check_name,
     expression,
+    factors,
+    shared,
 )
 
 N = TypeVar("N", bound=Name)
@@ -105,21 +109,71 @@ def _size(size: Size) -> Size:
         return size
     if not isinstance(size, str):
         raise SpecError(f"a size is a name or an integer, not {size!r}", where=caller(), hint='size="hidden"')
+    if len(factors(size)) > 1:
+        return "*".join(str(_size(factor)) for factor in factors(size))
+    whole, count = shared(size)
     try:
-        return check_name(size)
+        if whole and isinstance(count, int):
+            _size(count)
+        elif whole:
+            check_name(str(count))
+        check_name(whole or size)
+    except SpecError as error:
+        raise error.at(caller()) from None
+    return size
+
+
+def _extent(names: str, size: Extent) -> Extent:
+    """One size, or two different ones of a matrix."""
+    if not isinstance(size, (tuple, list)):
+        return _size(size)
+    made = tuple(map(_size, size))
+    if any(shared(part)[0] for part in made):
+        raise SpecError(
+            f"{names} is a matrix of every row, of which {next(p for p in made if shared(p)[0])} is no size",
+            where=caller(),
+            hint='a size of its own for the share of each head, size=("heads", "values", "keys"); beside it '
+            'stand vectors of the size "heads*values"',
+        )
+    parts = [factor for size in made for factor in factors(size)]
+    if len(made) not in (2, 3) or len(set(parts)) != len(parts) or len(parts) != len(made) or 1 in made:
+        raise SpecError(
+            f"{names} is a matrix of every row and has two different sizes, or three, not {made!r}",
+            where=caller(),
+            hint='size=("hidden", "keys"); where both are as long, `keys` is a name for that length too',
+        )
+    return made
+
+
+def size(name: str) -> Count:
+    """How many features a size has, as a number: `q / sqrt(size("keys"))`."""
+    if not isinstance(name, str):
+        hint = 'size("hidden")'
+        raise SpecError(f"size() takes the name of a size, not {name!r}", where=caller(), hint=hint)
+    try:
+        return Count(check_name(name))
     except SpecError as error:
         raise error.at(caller()) from None
 
 
-def inputs(names: str, size: Size = "input") -> Any:
-    """Values read at every step, `(T, B, size)`; the first input of a cell is the sequence `x`."""
-    return _declare(Input, names, _size(size))
+def inputs(names: str, size: Extent = "input") -> Any:
+    """Values read at every step, `(T, B, size)`; the first input of a cell is the sequence `x`.
+
+    With two sizes, `("nodes", "input")`, or three, it is a matrix for every row, as a state may be.
+    """
+    return _declare(Input, names, _extent(names, size))
 
 
-def states(names: str, size: Size = "hidden", initial: Any = 0) -> Any:
-    """Values carried from step to step, `(B, size)`; `initial` is a number or an expression of parameters."""
+def states(names: str, size: Extent = "hidden", initial: Any = 0) -> Any:
+    """Values carried from step to step, `(B, size)`; `initial` is a number or an expression of parameters.
+
+    With two sizes, `("hidden", "keys")`, each is a matrix `C` for every row, `(B, hidden, keys)`: `C @ k`,
+    `C.T @ v`, `outer(v, k)`, and beside matrices of both sizes a vector of one of them stands in every column
+    or row. With three, `("heads", "values", "keys")`, it is a matrix for every head; `"heads*keys"` is the
+    size of a vector with a part for every head, and one of the size `"heads"` has a number for each.
+    """
     start = normalise(expression(initial, f"the initial value of {names}"))
-    made = _declare(State, names, _size(size), start)
+    made = _declare(State, names, _extent(names, size), start)
     for state in made if isinstance(made, tuple) else (made,):
         state.where = caller()
     return made
@@ -136,10 +190,13 @@ def matrices(names: str, shape: Any = None, trainable: bool = True, initial: Any
     Columns may be a tuple of sizes, for `A @ concat(h, x)`: `("hidden", ("hidden", "input"))`. With a tuple
     of rows, `(("hidden",) * 4, "input")`, `A @ x` is a tuple of as many vectors, and `A[0]` a matrix.
 
+    With the columns `"hidden/heads"` a matrix is block-diagonal: `R @ h` multiplies the share that each head
+    has of h by a block of its own, and the blocks lie one below the other, `(hidden, hidden/heads)`.
+
     `initial` is what `init` puts there instead of random numbers: `identity`, `lower`, `strict_lower`,
-    `shift(k)`, `blocks(a, b, ...)`, a number, or rows of numbers (see `contents.py`); of stacked rows a tuple
-    has one for each. With `trainable=False` that is what the matrix is, and where `initial` is left out,
-    `init` asks for it by name.
+    `shift(k)`, `rotation(k)`, `blocks(a, b, ...)`, a number, or rows of numbers (see `contents.py`); of
+    stacked rows a tuple has one for each. With `trainable=False` that is what the matrix is, and where
+    `initial` is left out, `init` asks for it by name.
     """
     if shape is not None:
         if not isinstance(shape, (tuple, list)) or len(shape) != 2:

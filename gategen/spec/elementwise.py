@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
@@ -17,7 +17,7 @@ from sympy.core.relational import Relational
 from sympy.logic.boolalg import Boolean, BooleanFalse, BooleanTrue
 
 from gategen.errors import SpecError
-from gategen.spec.names import caller, expression
+from gategen.spec.names import Matrix, caller, expression
 
 _CLASS: Any = type(sp.Function)
 HOME = "gategen.spec.functions"  # where the classes that rows bring are found again
@@ -242,6 +242,13 @@ def word(text: str, meaning: str, formula: Callable[..., Any], *defaults: Any) -
         "__module__": HOME,
         "defaults": tuple(map(sp.sympify, defaults)),
         "_filled": classmethod(filled),
-        "formula": property(lambda self: cast(sp.Expr, formula(*self.args))),
+        "formula": property(lambda self: _entry_by_entry(formula, self.args)),
     }
     return Row(text, _CLASS(name, (Word,), made))
+
+
+def _entry_by_entry(formula: Callable[..., Any], args: Sequence[sp.Expr]) -> sp.Expr:
+    """The formula of arguments, in which a matrix is a number: its own `+` and `*` are those of matrices."""
+    stand = {arg: sp.Dummy(real=True) if arg.atoms(Matrix) else arg for arg in args}
+    made = cast(sp.Expr, formula(*(stand[arg] for arg in args)))
+    return made.xreplace({dummy: arg for arg, dummy in stand.items() if dummy is not arg})

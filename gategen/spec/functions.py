@@ -43,6 +43,12 @@ def _erf(a: Any) -> Any:
     return real + 2j / np.sqrt(np.pi) * np.exp(-(np.real(a) ** 2)) * np.imag(a)
 
 
+def _surrogate(f: Any, psi: Any) -> Any:
+    """f, with what a complex step added to psi."""
+    value = np.real(f) + np.zeros(np.shape(psi))
+    return value + 1j * np.imag(psi) if np.iscomplexobj(psi) else value
+
+
 def _onnx_log1p(op: Callable[..., str], v: str) -> str:
     """log(u)*(v/(u - 1)) with u = 1 + v, in which the error of u cancels; v where u is 1."""
     u = op("Add", v, 1.0)
@@ -207,7 +213,6 @@ TABLE: tuple[Row, ...] = (
         cuda=helper("__device__ inline real step(real a) { return a > 0 ? real(1) : real(0); }"),
         c=c_math.STEP,
         onnx=lambda op, v: op("Where", op("Greater", v, 0.0), 1.0, 0.0),
-        public=False,
     ),
     Row(
         "exp(v)",
@@ -384,6 +389,27 @@ TABLE: tuple[Row, ...] = (
                 out[...] = np.real(a)
         '''),
         onnx="Identity",
+    ),
+    Row(
+        "surrogate(f, psi)",
+        elementwise(
+            "surrogate",
+            "The value of f with the derivative of psi: `surrogate(step(v), sigmoid(4*v))` for a spike.",
+            lambda f, psi: f,
+            lambda s, f, psi: 0,
+            lambda s, f, psi: 1,
+        ),
+        evaluate=_surrogate,
+        numpy=helper('''
+            def substitute(f: Any, psi: Any, out: np.ndarray) -> None:
+                """The value of f, with what a complex step added to psi."""
+                out[...] = np.real(f)
+                if np.iscomplexobj(out):
+                    out.imag = np.imag(psi)
+        '''),
+        cuda=helper("__device__ inline real substitute(real f, real) { return f; }"),
+        c=c_math.SUBSTITUTE,
+        onnx=lambda op, f, psi: op("Where", op("Equal", psi, psi), f, f),  # as large as both
     ),
     Row(
         "where(condition, a, b)",

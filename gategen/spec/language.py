@@ -1,7 +1,35 @@
-"""The words of a spec in one place: `lang.Gate`, `lang.matvec`, `lang.where`, to read equations with."""
+"""The words of a spec in one place: `lang.Gate`, `lang.matvec`, `lang.where`, to read equations with.
 
-from gategen.spec.contents import Contents, blocks, identity, lower, shift, strict_lower
-from gategen.spec.declarations import constants, gates, inputs, matrices, scalars, states, vectors
+Matrices stand beside `@`, on the left of vectors, on either side of matrices of every row: `W @ v`, `W @ C`,
+`C @ W`. They stand there alone or in an expression of matrices, which is computed once a call:
+
+    mask * U, U / A, U**2     entry by entry
+    A + B, A - A.T, -A        of one shape; a number cannot be added
+    g * U, U / norm(U)        with numbers, scalars, constants and norms
+    A @ B, A.T                the product, the transpose
+    identity                  the unit matrix, of the size that its surroundings have
+    inv(A), expm(A)           of square matrices
+    norm(A)                   the root of the sum of all squares: a number, which may stand anywhere
+    row_norms(A)              the same of every row, to multiply or divide a matrix by
+
+Those of whole vectors, of sizes and of steps:
+
+    sum_ mean var max_ logsumexp    one value of the features of all arguments, as if concatenated
+    softmax(a, ...)                 as many values as arguments, together of sum 1; finite whatever they are
+    layer_norm(v), cumsum(v)        of the size of v
+    shifted(v, k, over="keys")      entry i along that axis is entry i - k of v, or 0
+    conv(K, C, over="keys")         the convolution along one axis, or several, of a matrix of every row
+    ... (C, over="keys")            any of these of one value along one of its axes, told by its size
+    surrogate(f, psi)               the value of f with the derivative of psi, for spikes:
+                                    `surrogate(step(v), sigmoid(4*v))`
+    size("keys")                    how many features a size has, as a number; in text its name
+    x[t - 2], h[t - 2]              earlier values, for which a cell has states `x_1`, `x_2`, `h_2` that begin
+                                    with 0; h itself is `h[t - 1]`, `h.next` the new value
+"""
+
+from gategen.spec.contents import Contents, blocks, identity, lower, rotation, shift, strict_lower
+from gategen.spec.convolutions import conv, convolved
+from gategen.spec.declarations import constants, gates, inputs, matrices, scalars, size, states, vectors
 from gategen.spec.elementwise import Elementwise, Word, equal, tanh, where
 from gategen.spec.equations import Eq
 from gategen.spec.functions import (
@@ -33,51 +61,124 @@ from gategen.spec.functions import (
     square,
     step,
     stop_gradient,
+    surrogate,
 )
 from gategen.spec.names import (
     RESERVED,
+    Axes,
     Block,
     Constant,
+    Count,
+    Extent,
     Gate,
     Input,
     Matrix,
     Name,
     Next,
     Parameter,
+    Past,
     Scalar,
     Shape,
     Size,
     Stack,
     State,
+    Step,
+    Stepped,
     Transposed,
     Vector,
     caller,
     check_name,
+    computed,
+    earlier,
+    expm,
     expression,
+    extent_of,
+    factors,
+    inv,
+    is_matrix,
+    may_be_matrix,
     names_in,
+    norm,
+    row_norms,
+    shared,
+    t,
 )
-from gategen.spec.norms import layer_norm, normed, stack_of
-from gategen.spec.opaque import Opaque, batch_norm, concat, matvec, mean, sum_, var
+from gategen.spec.norms import (
+    EPSILON,
+    Along,
+    Joint,
+    layer_norm,
+    logsumexp,
+    logsumexp_over,
+    normed,
+    normed_over,
+    softmax,
+    softmax_over,
+    softmaxed,
+    stack_of,
+)
+from gategen.spec.opaque import (
+    MATRIX_WORDS,
+    REDUCTIONS,
+    Opaque,
+    Over,
+    batch_norm,
+    concat,
+    cumsum,
+    cumsum_over,
+    exponential,
+    frobenius,
+    inverse,
+    leaf,
+    matmat,
+    matmul,
+    matvec,
+    max_,
+    max_over,
+    mean,
+    mean_over,
+    outer,
+    row_norm,
+    shifted,
+    sum_,
+    sum_over,
+    transposed,
+    unit,
+    var,
+    var_over,
+)
 
 __all__ = [
+    "EPSILON",
+    "MATRIX_WORDS",
+    "REDUCTIONS",
     "RESERVED",
+    "Along",
+    "Axes",
     "Block",
     "Constant",
     "Contents",
+    "Count",
     "Elementwise",
     "Eq",
+    "Extent",
     "Gate",
     "Input",
+    "Joint",
     "Matrix",
     "Name",
     "Next",
     "Opaque",
+    "Over",
     "Parameter",
+    "Past",
     "Scalar",
     "Shape",
     "Size",
     "Stack",
     "State",
+    "Step",
+    "Stepped",
     "Transposed",
     "Vector",
     "Word",
@@ -87,42 +188,77 @@ __all__ = [
     "caller",
     "check_name",
     "clip",
+    "computed",
     "concat",
     "constants",
+    "conv",
+    "convolved",
     "cos",
+    "cumsum",
+    "cumsum_over",
+    "earlier",
     "elu",
     "equal",
     "exp",
+    "expm",
     "expm1",
+    "exponential",
     "expression",
+    "extent_of",
+    "factors",
+    "frobenius",
     "gates",
     "gelu",
     "hard_sigmoid",
     "hard_tanh",
     "identity",
     "inputs",
+    "inv",
+    "inverse",
+    "is_matrix",
     "layer_norm",
+    "leaf",
     "leaky_relu",
     "log",
     "log1p",
     "log_sigmoid",
+    "logsumexp",
+    "logsumexp_over",
     "lower",
+    "matmat",
+    "matmul",
     "matrices",
     "matvec",
+    "max_",
+    "max_over",
     "maximum",
+    "may_be_matrix",
     "mean",
+    "mean_over",
     "minimum",
     "mod",
     "names_in",
+    "norm",
     "normalise",
     "normed",
+    "normed_over",
+    "outer",
     "relu",
+    "rotation",
+    "row_norm",
+    "row_norms",
     "scalars",
+    "shared",
     "shift",
+    "shifted",
     "sigmoid",
     "sign",
     "silu",
     "sin",
+    "size",
+    "softmax",
+    "softmax_over",
+    "softmaxed",
     "softplus",
     "softsign",
     "sqrt",
@@ -133,8 +269,14 @@ __all__ = [
     "stop_gradient",
     "strict_lower",
     "sum_",
+    "sum_over",
+    "surrogate",
+    "t",
     "tanh",
+    "transposed",
+    "unit",
     "var",
+    "var_over",
     "vectors",
     "where",
 ]

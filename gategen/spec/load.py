@@ -160,10 +160,13 @@ def _from_text(source: str, shown: str) -> Cell:
 
 def _warn_of_unused(namespace: Mapping[str, Any], cells: Iterable[Cell], shown: str) -> None:
     """Names that the spec declares and no cell of it uses."""
-    used = {symbol for cell in cells for symbol in cell.symbols}
+    used = {(symbol.role, symbol.name) for cell in cells for symbol in cell.symbols}  # whatever its size now
     values = [value[0] if isinstance(value, lang.Stack) else value for value in namespace.values()]
     for name in dict.fromkeys(value for value in values if isinstance(value, lang.Name)):
-        if name not in used and not isinstance(name, lang.Next):
+        known = (name.role, name.name) in used or isinstance(
+            name, (lang.Next, lang.Past, lang.Count, lang.Step)
+        )
+        if not known:
             shown_name = name.array if isinstance(name, lang.Parameter) else name
             warn(f"{shown_name} is declared but no equation uses it", Where(shown, 1))
 
@@ -302,15 +305,20 @@ def _hint(error: BaseException, namespace: Mapping[str, Any]) -> str:
         case TypeError() if "unsupported operand" in str(error) and re.search(_COMPARISON, str(error)):
             return "a comparison is not a number: where(h > 0, h, 0), not (h > 0) * h"
         case TypeError() if "truth value" in str(error):
-            return "a comparison has no value before the cell runs: where(a > 0, ..., ...)"
+            return (
+                "a comparison has no value before the cell runs: where(a > 0, ..., ...); "
+                "the larger of two is maximum(a, b)"
+            )
+        case TypeError() if "object is not iterable" in str(error):
+            return "a vector is one symbol: over its features run sum_(v), max_(v), mean(v) and cumsum(v)"
         case ValueError() if "values to unpack" in str(error):
             return "as many names on the left as there are values on the right"
         case NameError(name=str(name)) if name in gategen.__all__:
             return f"from gategen import {name}"
         case NameError(name=str(name)) if name in RECIPES:
             return RECIPES[name]
-        case NameError(name="hidden"):
-            return "hidden is a size and no value; a number is a constant: n = constants(n=64)"
+        case NameError(name="hidden" | "input" as name):
+            return f'size("{name}") is how many features the size {name} has'
         case NameError(name=str(name)):
             return _did_you_mean(name, [*namespace, *gategen.__all__]) or _UNDECLARED
         case AttributeError(name=str(name), obj=value) if value is not None:

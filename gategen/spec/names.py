@@ -7,9 +7,10 @@ Here is what names are and which ones there may be; the words that declare them 
 from __future__ import annotations
 
 import keyword
+import math
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -18,9 +19,12 @@ import sympy as sp
 from sympy.logic.boolalg import Boolean
 
 from gategen.errors import SpecError, Where
+from gategen.spec import opaque
 from gategen.spec.opaque import matvec
 
-Size = str | int
+Size = str | int  # a name, a number, `hidden/heads`: the share of each head, or `heads*keys`: several axes
+Axes = tuple[Size, ...]  # of a matrix of every row: `("hidden", "keys")`
+Extent = Size | Axes  # of a value: its one size, or the sizes of its axes
 Shape = tuple["Size | tuple[Size, ...]", ...]
 
 # ---------------------------------------------------------------------------------------------- spelling
@@ -58,6 +62,43 @@ def check_name(name: str) -> str:
     return name
 
 
+def shared(size: Any) -> tuple[str, Size]:
+    """`hidden/heads` taken apart: what is shared out, and among how many; ("", 1) of any other size."""
+    whole, slash, count = size.partition("/") if isinstance(size, str) else (size, "", "")
+    if not slash:
+        return "", 1
+    return whole, int(count) if count.isdecimal() else count
+
+
+def factors(size: Size) -> tuple[Size, ...]:
+    """`heads*keys` taken apart; any other size as it is."""
+    parts = size.split("*") if isinstance(size, str) else ()
+    return tuple(int(part) if part.isdecimal() else part for part in parts) or (size,)
+
+
+def names_of_size(size: Size) -> tuple[str, ...]:
+    """The names of sizes that a size is made of."""
+    found = (
+        part for factor in factors(size) for part in (shared(factor) if shared(factor)[0] else (factor,))
+    )
+    return tuple(part for part in found if isinstance(part, str))
+
+
+def extent_of(size: Size, sizes: Mapping[str, int]) -> int:
+    """What a size is, where `sizes` are known. Raises ValueError where it cannot be shared out."""
+    if isinstance(size, int):
+        return size
+    if len(factors(size)) > 1:
+        return math.prod(extent_of(factor, sizes) for factor in factors(size))
+    whole, count = shared(size)
+    if not whole:
+        return sizes[size]
+    total, parts = sizes[whole], extent_of(count, sizes)
+    if total % parts:
+        raise ValueError(f"{whole} is {total}, which {count} = {parts} does not divide")
+    return total // parts
+
+
 _PACKAGE = Path(__file__).parents[1]
 _CELLS = _PACKAGE / "cells"
 
@@ -77,6 +118,9 @@ def caller() -> Where | None:
 
 
 # ---------------------------------------------------------------------------------------------- names
+
+
+LEFT = "matrices are added and multiplied, by each other and by numbers, and v * x is elementwise"
 
 
 class Name(sp.Symbol):  # type: ignore[misc]
@@ -101,7 +145,9 @@ class Name(sp.Symbol):  # type: ignore[misc]
         return tuple(content)
 
     def __rmatmul__(self, left: Any) -> Any:
-        hint = "a sum of matrices is a sum of products, (2*W) @ x is 2*(W @ x), and v * x is elementwise"
+        if isinstance(self, Matrix) and may_be_matrix(left):
+            return opaque.matmat(left, self, sp.S.Zero)
+        hint = LEFT
         if isinstance(left, sp.Expr) and not any(isinstance(part, Matrix) for part in _parts(left)):
             shown = f"({left})" if left.args else str(left)
             hint = f"the inner product is sum_({shown} * {self}), and {shown} * {self} is elementwise"
@@ -109,25 +155,55 @@ class Name(sp.Symbol):  # type: ignore[misc]
         raise SpecError(f"the left side of @ must be one matrix, not {left}", where=caller(), hint=hint)
 
 
-class Input(Name):
+class Stepped(Name):
+    """What has another value at every step: `x[t - 2]` is the one of two steps ago."""
+
+    __iter__ = None
+
+    def __getitem__(self, index: Any) -> Name:
+        steps = t - sp.sympify(index) if isinstance(index, (sp.Expr, int)) else None
+        if steps is None or not steps.is_Integer:
+            message = f"{self}[{index}]: what stands in [ ] is the step"
+            hint = f"{self}[t - 1], with t from gategen, is {self} of the step before"
+            raise SpecError(message, where=caller(), hint=hint)
+        try:
+            return earlier(self, int(steps))
+        except SpecError as error:
+            raise error.at(caller()) from None
+
+
+class Varying(Stepped):
+    """What every sequence has a value of: a vector, or a matrix `C`, with `C @ k` and `C.T @ v`."""
+
+    @property
+    def T(self) -> Transposed:
+        return Transposed(self)
+
+    def __matmul__(self, operand: Any) -> Any:
+        if isinstance(operand, Arithmetic) or not may_be_matrix(self):
+            return NotImplemented  # what stands on the right knows, or says what is wrong
+        return _product(self, operand, False)
+
+
+class Input(Varying):
     """Read at every step. The last field is its place among all declarations: the first is the sequence."""
 
     role = "input"
 
     @property
-    def size(self) -> Size:
-        return cast(Size, self.fields[0])
+    def size(self) -> Extent:
+        return cast(Extent, self.fields[0])
 
 
-class State(Name):
+class State(Varying):
     """Carried from step to step. The last field is its place among all declarations."""
 
     role = "state"
     where: Where | None = None  # of the declaration, for errors in `initial`
 
     @property
-    def size(self) -> Size:
-        return cast(Size, self.fields[0])
+    def size(self) -> Extent:
+        return cast(Extent, self.fields[0])
 
     @property
     def initial(self) -> sp.Expr:
@@ -139,7 +215,7 @@ class State(Name):
         return Next(f"{self.name}'", self)
 
 
-class Next(Name):
+class Next(Varying):
     """The new value of a state."""
 
     role = "next state"
@@ -149,10 +225,56 @@ class Next(Name):
         return cast(State, self.fields[0])
 
 
-class Gate(Name):
+class Gate(Varying):
     """An intermediate value, defined by exactly one equation."""
 
     role = "gate"
+
+
+class Step(Name):
+    """The step at hand, which stands in `x[t - 1]` alone."""
+
+    role = "step"
+
+
+t = Step("t")
+
+
+class Past(Varying):
+    """What an input or a state was some steps ago. A cell has states in its place (`delays.py`)."""
+
+    role = "earlier value"
+
+    @property
+    def of(self) -> Input | State:
+        return cast("Input | State", self.fields[0])
+
+    @property
+    def steps(self) -> int:
+        return cast(int, self.fields[1])
+
+
+FAR = 100  # steps that a value can be read back
+
+
+def earlier(symbol: Name, steps: int) -> Name:
+    """`x[t - steps]` of an input or a state, whose own symbol is what it was before this step."""
+    shown = f"{symbol}[t{f' - {steps}' if steps > 0 else f' + {-steps}' if steps else ''}]"
+    if not isinstance(symbol, (Input, State)):
+        if isinstance(symbol, Gate):
+            hint = f'q = states("q"), with Eq(q.next, {symbol}), is {symbol} of the step before'
+        else:
+            hint = f"{symbol} is a {symbol.role} and the same at every step"
+        raise SpecError(f"{shown}: a step reads its inputs and the states before it", hint=hint)
+    if steps < 0:
+        raise SpecError(f"{shown}: a step knows nothing of those after it", hint=f"{symbol}[t - 1]")
+    if steps == 0:
+        new = f"{symbol}.next" if isinstance(symbol, State) else str(symbol)
+        raise SpecError(f"{shown} is written without the step", hint=new)
+    if steps > FAR:
+        hint = f"a state that sums up what was, such as m.next = 0.9*m + {symbol}"
+        raise SpecError(f"{shown} is more than {FAR} steps back", hint=hint)
+    return symbol if isinstance(symbol, State) and steps == 1 else Past(shown, symbol, steps)
 
 
 @dataclass(frozen=True)
@@ -202,7 +324,50 @@ class Scalar(Parameter):
     role = "scalar"
 
 
-class Matrix(Parameter):
+class Arithmetic:
+    """What matrices can do with each other and with numbers: the result is a matrix that is computed.
+
+    Anything else is left to SymPy, and refused when the cell is made.
+    """
+
+    _op_priority = 20.0  # of two operands SymPy asks the one with the higher
+
+    def _left(self, name: str, other: Any, made: Callable[[Any, Any], Any]) -> Any:
+        inner = _inner(other, name)
+        return self._other(name, other) if inner is None else _computed(made(_inner(self), inner))
+
+    def _other(self, name: str, other: Any) -> Any:
+        """The same operation as SymPy does it."""
+        return getattr(super(), name)(other)
+
+    def __add__(self, other: Any) -> Any:
+        return self._left("__add__", other, sp.Add)
+
+    def __radd__(self, other: Any) -> Any:
+        return self._left("__radd__", other, sp.Add)
+
+    def __sub__(self, other: Any) -> Any:
+        return self._left("__sub__", other, _minus)
+
+    def __rsub__(self, other: Any) -> Any:
+        if other == 0:  # as SymPy compares a matrix with 0
+            return -self
+        return self._left("__rsub__", other, lambda a, b: _minus(b, a))
+
+    def __mul__(self, other: Any) -> Any:
+        return self._left("__mul__", other, sp.Mul)
+
+    def __rmul__(self, other: Any) -> Any:
+        return self._left("__rmul__", other, sp.Mul)
+
+    def __truediv__(self, other: Any) -> Any:
+        return self._left("__truediv__", other, lambda a, b: sp.Mul(a, sp.Pow(b, -1)))
+
+    def __neg__(self) -> Any:
+        return _computed(sp.Mul(-1, _inner(self)))
+
+
+class Matrix(Arithmetic, Parameter):
     """A parameter that stands on the left of `@`. Its shape is inferred from use where it is not given."""
 
     role = "matrix"
@@ -218,11 +383,14 @@ class Matrix(Parameter):
     def __matmul__(self, operand: Any) -> sp.Expr:
         return _product(self, operand, False)
 
+    def __pow__(self, exponent: Any) -> Any:
+        return _power(self, exponent)
 
-class Transposed:
-    """`W.T`, which only `@` understands."""
 
-    def __init__(self, matrix: Matrix) -> None:
+class Transposed(Arithmetic):
+    """`W.T`: to stand on the left of `@`, alone or in an expression of matrices."""
+
+    def __init__(self, matrix: Matrix | Varying) -> None:
         self.T = matrix
 
     def __matmul__(self, operand: Any) -> sp.Expr:
@@ -233,14 +401,53 @@ class Transposed:
 
     __repr__ = __str__
 
+    def __rmatmul__(self, left: Any) -> Any:
+        if isinstance(self.T, Matrix) and may_be_matrix(left):
+            return opaque.matmat(left, self.T, sp.S.One)
+        return self._refuse()
+
     def _refuse(self, *_: Any) -> Any:
         raise SpecError(f"{self} can only stand on the left of @", where=caller(), hint=f"{self} @ v")
 
-    _sympy_ = _refuse
-    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = __pow__ = (
-        _refuse
-    )
-    __neg__ = __rmatmul__ = _refuse
+    def _other(self, name: str, other: Any) -> Any:
+        return self._refuse()
+
+    def __pow__(self, exponent: Any) -> Any:
+        return _power(self, exponent)
+
+    _sympy_ = __rtruediv__ = _refuse
+
+
+class computed(Arithmetic, opaque.Opaque):
+    """A matrix that is computed of parameters, once a call: `mask * U`, `A - A.T`, `inv(identity + A)`.
+
+    Its argument is the expression, in which `*` is elementwise and the rest as in `opaque.py`. It stands on
+    the left of `@` alone.
+    """
+
+    nargs = 1
+
+    @property
+    def T(self) -> Any:
+        return _computed(opaque.transposed(self.args[0]))
+
+    def __matmul__(self, operand: Any) -> sp.Expr:
+        return _product(self, operand, False)
+
+    def __pow__(self, exponent: Any) -> Any:
+        return _power(self, exponent)
+
+    def __rmatmul__(self, left: Any) -> Any:
+        if may_be_matrix(left):
+            return opaque.matmat(left, self, sp.S.Zero)
+        raise SpecError(
+            f"the left side of @ must be a matrix, not {left}",
+            where=caller(),
+            hint=f"the matrix stands on the left: ({self}) @ {left}",
+        )
+
+    def _sympystr(self, printer: Any) -> str:
+        return cast(str, printer._print(self.args[0]))
 
 
 class Stack(tuple[Any, ...]):
@@ -299,6 +506,118 @@ class Constant(Name):
         return cast(sp.Expr, self.fields[0])
 
 
+class Count(Name):
+    """How many features a size has, as a number of an expression; written `size("keys")`."""
+
+    role = "size"
+
+    def __new__(cls, name: str) -> Count:
+        self = cast(Count, sp.Symbol.__xnew__(cls, name, positive=True, integer=True))
+        self.fields = ()
+        return self
+
+
+# ---------------------------------------------------------------------------------------------- matrices
+
+SHAPED = (opaque.leaf, opaque.matmul, opaque.transposed, opaque.inverse, opaque.exponential, opaque.unit)
+
+
+def is_matrix(expr: Any) -> bool:
+    """Whether an expression within `computed` is a matrix, and no number."""
+    if isinstance(expr, (sp.Add, sp.Mul, sp.Pow)):
+        return any(map(is_matrix, expr.args))
+    return isinstance(expr, (*SHAPED, opaque.row_norm))
+
+
+def _is_number(expr: Any) -> bool:
+    """Whether an expression is a number: arithmetic of numbers, scalars, constants, sizes and norms."""
+    if isinstance(expr, (sp.Add, sp.Mul, sp.Pow)):
+        return all(map(_is_number, expr.args))
+    return isinstance(expr, (Scalar, Constant, Count, opaque.frobenius)) or (
+        isinstance(expr, sp.Expr) and bool(expr.is_number)
+    )
+
+
+def _inner(value: Any, operation: str = "") -> Any:
+    """What stands within `computed` for an operand; None where no matrix can be computed with it."""
+    if isinstance(value, Transposed):
+        return opaque.transposed(opaque.leaf(value.T))
+    if isinstance(value, computed):
+        return value.args[0]
+    if isinstance(value, Matrix):
+        return opaque.leaf(value)
+    try:
+        expr = sp.sympify(value, strict=True)
+    except sp.SympifyError:
+        return None
+    if not _is_number(expr):
+        return None
+    if "add" in operation or "sub" in operation:
+        raise SpecError(
+            f"{expr} is a number and is added to a matrix",
+            where=caller(),
+            hint="the unit matrix is identity: identity + A, 2 * identity - A",
+        )
+    return expr
+
+
+def _minus(a: sp.Expr, b: sp.Expr) -> sp.Expr:
+    return cast(sp.Expr, sp.Add(a, sp.Mul(-1, b)))
+
+
+def _computed(expr: sp.Expr) -> Any:
+    """The matrix of an expression."""
+    if isinstance(expr, opaque.leaf):
+        return expr.args[0]
+    if not is_matrix(expr):
+        raise SpecError(
+            f"nothing is left of an expression of matrices but {expr}",
+            where=caller(),
+            hint="A - A is 0 and A / A is 1, whatever A is",
+        )
+    return computed(expr)
+
+
+def _power(matrix: Any, exponent: Any) -> Any:
+    if exponent not in (1, 2, 3, 4):
+        raise SpecError(
+            f"{matrix}**{exponent}: of a matrix there are whole powers up to 4, entry by entry",
+            where=caller(),
+            hint="A @ A is the product, inv(A) the inverse",
+        )
+    return _computed(sp.Pow(_inner(matrix), exponent))
+
+
+def _argument(word: str, value: Any, hint: str = "") -> sp.Expr:
+    """The argument of a function of a matrix."""
+    inner = _inner(value) if isinstance(value, Arithmetic) else None
+    if inner is None:
+        sum_of_both = isinstance(value, sp.Add) and any(isinstance(part, Matrix) for part in value.args)
+        hint = "identity + A" if sum_of_both else hint
+        raise SpecError(f"{word}() takes a matrix, not {value}", where=caller(), hint=hint or f"{word}(A)")
+    return cast(sp.Expr, inner)
+
+
+def inv(A: Any) -> Any:
+    """The inverse of a square matrix: `inv(identity + A)`."""
+    return computed(opaque.inverse(_argument("inv", A)))
+
+
+def expm(A: Any) -> Any:
+    """The exponential of a square matrix, not that of its entries: `expm(A - A.T)` is orthogonal."""
+    return computed(opaque.exponential(_argument("expm", A, "exp(v) is that of every entry")))
+
+
+def norm(A: Any) -> Any:
+    """The Frobenius norm of a matrix, a number."""
+    return opaque.frobenius(_argument("norm", A, "that of a vector is sqrt(sum_(v**2))"))
+
+
+def row_norms(A: Any) -> Any:
+    """The Euclidean norm of every row of a matrix, to multiply or divide a matrix by: `A / row_norms(A)`."""
+    return computed(opaque.row_norm(_argument("row_norms", A, "that of a vector is sqrt(sum_(v**2))")))
+
+
 # ---------------------------------------------------------------------------------------------- expressions
 
 
@@ -307,19 +626,32 @@ def _parts(expr: sp.Expr) -> Iterator[sp.Expr]:
     return (factor for term in sp.Add.make_args(expr) for factor in sp.Mul.make_args(term))
 
 
-def _product(matrix: Matrix, operand: Any, transposed: bool) -> sp.Expr:
-    if isinstance(operand, (Matrix, Transposed)):
-        raise SpecError(
-            f"{operand} on the right of @ is a matrix",
-            where=caller(),
-            hint=f"multiply by the vector first: {matrix} @ ({operand} @ v)",
-        )
-    operand = expression(operand, f"the right side of {matrix} @")
+def may_be_matrix(value: Any) -> bool:
+    """Whether something of every row may be a matrix: what size a gate has is not known yet."""
+    of = value.state if isinstance(value, Next) else value.of if isinstance(value, Past) else value
+    if isinstance(of, (Input, State)):
+        return isinstance(of.size, tuple)
+    parts = of.atoms(Name) if isinstance(of, sp.Expr) else ()
+    return any(isinstance(part, Varying) for part in parts)
+
+
+def _product(matrix: Any, operand: Any, transposed: bool) -> Any:
+    """The product with a vector or a matrix of every row, or that of two weights."""
+    turned = operand.T if isinstance(operand, Transposed) else None
+    if isinstance(turned, Varying) or (isinstance(matrix, Varying) and isinstance(operand, Arithmetic)):
+        hint = "C @ W.T for W @ C.T, and W.T @ C for C.T @ W: the sizes of a matrix stand in one order"
+        left = f"{matrix}.T" if transposed else matrix
+        raise SpecError(f"{left} @ {operand} would be a transposed matrix", where=caller(), hint=hint)
+    if isinstance(operand, Arithmetic):
+        left = opaque.transposed(opaque.leaf(matrix)) if transposed else _inner(matrix)
+        return computed(opaque.matmul(left, _inner(operand)))
+    said = f"({matrix})" if isinstance(matrix, computed) else matrix
+    operand = expression(operand, f"the right side of {said} @")
     if operand.is_number:
         raise SpecError(
-            f"the right side of {matrix} @ must be a vector, not {operand}",
+            f"the right side of {said} @ must be a vector, not {operand}",
             where=caller(),
-            hint=f"{matrix} @ x, or a vector b instead of {matrix} @ {operand}",
+            hint=f"{said} @ x, or a vector b instead of {said} @ {operand}",
         )
     return cast(sp.Expr, matvec(matrix, operand, sp.Integer(int(transposed))))
 

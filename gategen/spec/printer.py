@@ -57,9 +57,22 @@ class Printer:
             return self.power(expr.base, expr.exp)
         if isinstance(expr, lang.matvec):
             matrix, operand, transposed = expr.args
-            return self.times(f"{matrix}{'.T' if transposed else ''}", operand)
+            return self.times(f"{self.matrix(matrix)}{'.T' if transposed else ''}", operand)
+        if isinstance(expr, lang.matmat):
+            return self.times_weight(*expr.args)
+        if isinstance(expr, lang.computed):
+            return self.spell(expr.args[0])
+        if type(expr) in lang.MATRIX_WORDS:
+            return self.of_matrices(expr)
         if isinstance(expr, lang.normed):
             return self.norm(expr)
+        if isinstance(expr, (lang.Over, lang.Along)):
+            return self.over(expr), ATOM
+        if isinstance(expr, lang.convolved):
+            return self.convolution(expr)
+        if isinstance(expr, lang.softmaxed):
+            text = self.applied("softmax", ", ".join(map(self, expr.values)))
+            return text if len(expr.values) == 1 else self.row(text, int(expr.args[0])), ATOM
         if isinstance(expr, Relational):
             sign = self.relations.get(expr.rel_op, expr.rel_op)
             return f"{self.at(expr.lhs, SUM)} {sign} {self.at(expr.rhs, SUM)}", 0
@@ -87,6 +100,29 @@ class Printer:
         row = row_of(expr)
         return self.word(row) if row else type(expr).__name__
 
+    def over(self, expr: lang.Over | lang.Along) -> str:
+        """What goes along one axis."""
+        along = self.keyword("over", self.quoted(expr.axis))
+        return self.applied(expr.word, ", ".join([*self.of_axis(expr), along]))
+
+    def convolution(self, expr: lang.convolved) -> tuple[str, int]:
+        """`conv(K, x, over="positions")`, the weights on the side on which they stand."""
+        sides = [self.array(lang.stack_of(expr.weights)), self(expr.value)]
+        axes = [self.quoted(axis) for axis in expr.axes]
+        over = axes[0] if len(axes) == 1 else f"({', '.join(axes)})"
+        inside = [*(sides if expr.left else reversed(sides)), self.keyword("over", over)]
+        return self.applied("conv", ", ".join(inside)), ATOM
+
+    def of_axis(self, expr: lang.Over | lang.Along) -> list[str]:
+        """The arguments of what goes along one axis, but for that."""
+        value = self(expr.args[0])
+        if isinstance(expr, lang.shifted):
+            return [value, self(expr.args[1])]
+        if not isinstance(expr, lang.normed_over):
+            return [value]
+        _, gain, bias = expr.part
+        return [value, *self.norm_words(gain, bias, expr.args[3], self(gain), self(bias))]
+
     def arguments(self, expr: sp.Function) -> str:
         args = expr.written if isinstance(expr, lang.Word) else expr.args
         return ", ".join(self.quoted(arg) if isinstance(arg, str) else self(arg) for arg in args)
@@ -101,13 +137,17 @@ class Printer:
             value, shift = self.joint(expr.values), [self.rows_like(part, k, count) for part in (gain, bias)]
             if not all(shift):  # of a tuple of other things
                 return self.spell(gain * lang.normed(k, *expr.values, 1, 0, eps) + bias)
-        words = [
-            *([shift[0]] if gain != 1 else []),
-            *([shift[1] if gain != 1 else self.keyword("bias", shift[1])] if bias != 0 else []),
-            *([self.keyword("eps", self(eps))] if eps != lang.normed.defaults[-1] else []),
-        ]
-        text = self.applied_norm(", ".join([value, *words]))
+        words = self.norm_words(gain, bias, eps, *shift)
+        text = self.applied("layer_norm", ", ".join([value, *words]))
         return text if count == 1 else self.row(text, k), ATOM
+
+    def norm_words(self, gain: sp.Expr, bias: sp.Expr, eps: sp.Expr, g: str, b: str) -> list[str]:
+        """The arguments of a norm behind the value, of which g and b say gain and shift."""
+        return [
+            *([g] if gain != 1 else []),
+            *([b if gain != 1 else self.keyword("bias", b)] if bias != 0 else []),
+            *([self.keyword("eps", self(eps))] if eps != lang.EPSILON else []),
+        ]
 
     def rows_like(self, part: sp.Expr, k: int, count: int) -> str:
         """The array of which `part` is row `k` of `count`; a number as it is."""
@@ -126,6 +166,23 @@ class Printer:
         stack = lang.stack_of(values)
         return self.array(stack) if stack else f"({', '.join(map(self, values))})"
 
+    def matrix(self, matrix: sp.Expr) -> str:
+        """The left side of a product with a vector."""
+        return str(matrix) if isinstance(matrix, lang.Parameter) else self.at(matrix, POWER)
+
+    def of_matrices(self, expr: sp.Function) -> tuple[str, int]:
+        """A function of matrices."""
+        args = expr.args
+        if isinstance(expr, lang.leaf):
+            return self.spell(args[0])
+        if isinstance(expr, lang.matmul):
+            return f"{self.at(args[0], POWER)} @ {self.at(args[1], POWER)}", MATVEC
+        if isinstance(expr, lang.transposed):
+            return f"{self.at(args[0], ATOM)}.T", ATOM
+        if isinstance(expr, lang.unit):
+            return "identity", ATOM
+        return f"{lang.MATRIX_WORDS[type(expr)]}({self(args[0])})", ATOM
+
     # what other languages write in another way
 
     def word(self, row: Row) -> str:
@@ -133,6 +190,9 @@ class Printer:
 
     def times(self, matrix: str, operand: sp.Expr) -> tuple[str, int]:
         return f"{matrix} @ {self.at(operand, POWER)}", MATVEC
+
+    def times_weight(self, value: sp.Expr, matrix: sp.Expr, turned: sp.Expr) -> tuple[str, int]:
+        return f"{self.at(value, POWER)} @ {self.matrix(matrix)}{'.T' if turned else ''}", MATVEC
 
     def array(self, name: str) -> str:
         return name
@@ -143,8 +203,8 @@ class Printer:
     def keyword(self, word: str, value: str) -> str:
         return f"{word}={value}"
 
-    def applied_norm(self, args: str) -> str:
-        return f"layer_norm({args})"
+    def applied(self, word: str, args: str) -> str:
+        return f"{word}({args})"
 
     def row(self, text: str, k: int) -> str:
         return f"{text}[{k}]"
@@ -191,12 +251,16 @@ class Printer:
         return terms
 
     def term_key(self, term: sp.Expr) -> tuple[bool, bool, int, str]:
-        if isinstance(term, lang.matvec):
-            rank = 0 if term.args[1].has(lang.Input) else 1
+        if isinstance(term, lang.unit):
+            rank = -1
+        elif isinstance(term, (lang.matvec, lang.matmat)):
+            rank = 0 if term.args[isinstance(term, lang.matvec)].has(lang.Input) else 1
+        elif isinstance(term, lang.convolved):
+            rank = 0 if term.value.has(lang.Input) else 1
         elif isinstance(term, (lang.Vector, lang.Scalar)):
             rank = 4
         else:
-            rank = 2 if isinstance(term, (sp.Mul, sp.Symbol)) else 3
+            rank = 2 if isinstance(term, (sp.Mul, sp.Symbol, lang.leaf)) else 3
         return bool(term.is_Number), leading_minus(term), rank, self.key(term)
 
     def factors(self, factors: list[sp.Expr]) -> list[sp.Expr]:
@@ -210,6 +274,8 @@ class Printer:
             inner = sp.S.One - factor
         if isinstance(inner, sp.Pow):
             inner = inner.base
+        if isinstance(inner, lang.leaf):
+            inner = inner.args[0]
         if not isinstance(inner, sp.Symbol):
             return 9 if isinstance(factor, sp.Add) else 6, 0, self.key(factor)
         if getattr(inner, "role", "") in GRADIENTS and not isinstance(factor, sp.Add):

@@ -82,6 +82,7 @@ class Binding:
         self.layout = layout
         self._cell, self._stored = cell, stored
         self.further = tuple(module.INPUTS)[1:]
+        self.ranks = tuple(len(s) if isinstance(s, tuple) else 1 for s in module.INPUTS.values())
         self.several = len(module.OUTPUTS) > 1
         self.backend = "cupy" if hasattr(module, "cp") else "c" if hasattr(module, "library") else "numpy"
         self._seconds: dict[str, ModuleType] = {}
@@ -375,6 +376,7 @@ class Given:
     """In the form of a tape: the input of that number, which the tape holds as it is, or at every step."""
 
     number: int
+    constant: bool
 
 
 @dataclass(frozen=True)
@@ -390,7 +392,7 @@ def taken_apart(value: Any, inputs: Sequence[Array], arrays: list[Array]) -> Any
     if hasattr(value, "ndim"):
         for number, given in enumerate(inputs):
             if value is given or value.base is given:
-                return Given(number)
+                return Given(number, value.ndim > given.ndim)
         arrays.append(value)
         return Kept(len(arrays) - 1)
     if isinstance(value, float):
@@ -405,9 +407,9 @@ def taken_apart(value: Any, inputs: Sequence[Array], arrays: list[Array]) -> Any
 def put_together(form: Any, inputs: Sequence[Array], arrays: Sequence[Array]) -> Any:
     """The tape of that form."""
     match form:
-        case Given(number):
+        case Given(number, constant):
             given = inputs[number]
-            return given if given.ndim == 3 else np.broadcast_to(given, (len(inputs[0]), *given.shape))
+            return np.broadcast_to(given, (len(inputs[0]), *given.shape)) if constant else given
         case Kept(number, single):
             return float(arrays[number]) if single else arrays[number]
         case tuple():

@@ -170,8 +170,11 @@ def _facts(binding: Binding, call: Call) -> tuple[Any, ...]:
     return (
         binding,
         tuple(tuple(map(int, tensor.shape)) for tensor in call.tensors),
-        tuple((tensor.ndim, int(tensor.shape[-1])) for tensor in call.inputs),
-        tuple(int(tensor.shape[-1]) for tensor in call.initial),
+        tuple(
+            (tensor.ndim - rank, tuple(map(int, tensor.shape[-rank:])))
+            for tensor, rank in zip(call.inputs, binding.ranks, strict=True)
+        ),
+        tuple(tuple(map(int, tensor.shape[1:])) for tensor in call.initial),
         call.lengths is not None,
         tuple(int(buffer.shape[0]) for buffer in call.buffers),
         call.training,
@@ -212,8 +215,8 @@ def _tried(
 
         call = Call(
             [ones(*shape) for shape in tensors],
-            [ones(*((steps, batch) if ndim == 3 else (batch,)), size) for ndim, size in inputs],
-            [ones(batch, size) for size in initial],
+            [ones(*(steps, batch)[2 - lead :], *size) for lead, size in inputs],
+            [ones(batch, *size) for size in initial],
             torch.full((batch,), steps, device="cpu") if lengths else None,
             [ones(size) for size in buffers],
             training,

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from inspect import signature
+from math import prod
 from numbers import Real
 from types import ModuleType
 from typing import Any
@@ -144,11 +145,15 @@ class _Layers(torch.nn.Module):
         """
         for suffix in self._suffixes:
             for source in self._binding.layout.sources:
-                parts = [self._parameters.get(self._binding.layout.names[k] + suffix) for k in source.tensors]
+                names = [self._binding.layout.names[k] for k in source.tensors]
+                fixed = all(name in self._fixed for name in names)
+                held: Any = self._buffers if fixed else self._parameters
+                parts = [held.get(name + suffix) for name in names]
+                kind = torch.Tensor if fixed else torch.nn.Parameter
                 if (
                     source.blocks
                     or len(parts) < 2
-                    or any(type(part) is not torch.nn.Parameter or _shared(part) for part in parts)
+                    or any(type(part) is not kind or _shared(part) for part in parts)
                 ):
                     continue
                 whole = torch.cat([part.data for part in parts])
@@ -202,8 +207,20 @@ class _Layers(torch.nn.Module):
         """The names of the inputs beside x."""
         return list(self.module.INPUTS)[1:]
 
+    @property
+    def _rank(self) -> int:
+        """How many axes a row of x has."""
+        return self._binding.ranks[0]
+
+    def _ranks(self, inputs: Mapping[str, Any]) -> dict[str, int]:
+        """The same of further inputs, by name."""
+        known = dict(zip(self._further, self._binding.ranks[1:], strict=True))
+        return {name: known.get(name, 1) for name in inputs}
+
     def _size(self, size: str | int) -> int:
         """A size of the cell, that of x being the one of the first layer."""
+        if isinstance(size, str) and "*" in size:  # of several heads
+            return prod(self._size(int(p) if p.isdecimal() else p) for p in size.split("*"))
         return size if isinstance(size, int) else self._sizes.get(size, self.input_size)
 
     def _states(self, hx: Any, shape: Sequence[int]) -> list[Tensor]:
@@ -219,7 +236,7 @@ class _Layers(torch.nn.Module):
             wants = f"{len(states)} tensors in hx ({', '.join(states)})"
             raise RuntimeError(f"{self.module.NAME} needs {wants}, got {len(given)}")
         for tensor, (name, size) in zip(given, states.items(), strict=True):
-            expected = (*shape, self._size(size))
+            expected = (*shape, *map(self._size, size if isinstance(size, tuple) else (size,)))
             if tuple(tensor.shape) != expected:
                 which = f" of {name}" if len(states) > 1 else ""
                 raise RuntimeError(f"Expected hidden size{which} {expected}, got {list(tensor.shape)}")
@@ -342,18 +359,22 @@ class RNN(_Layers):
         if isinstance(input, PackedSequence):
             return self._packed(input, hx, lengths, inputs)
         _all_tensors(inputs)
-        if input.dim() not in (2, 3):
-            raise ValueError(f"RNN: Expected input to be 2D or 3D, got {input.dim()}D instead")
-        if input.dim() == 2:
+        rank, ranks = self._rank, self._ranks(inputs)
+        if input.dim() not in (1 + rank, 2 + rank):
+            wanted = f"{1 + rank}D or {2 + rank}D"
+            raise ValueError(f"RNN: Expected input to be {wanted}, got {input.dim()}D instead")
+        if input.dim() == 1 + rank:
             if lengths is not None:
                 raise ValueError("lengths are for batches, but input is one sequence")
-            given = {name: value.unsqueeze(-2) for name, value in inputs.items()}
+            given = {name: value.unsqueeze(-1 - ranks[name]) for name, value in inputs.items()}
             starts = self._states(hx, (len(self._suffixes),))
             outputs, final = self._layers(input.unsqueeze(1), [s.unsqueeze(1) for s in starts], None, given)
             return self._output([y.squeeze(1) for y in outputs]), self._output([s.squeeze(1) for s in final])
         if self.batch_first:
             input = input.transpose(0, 1)
-            inputs = {name: v.transpose(0, 1) if v.dim() == 3 else v for name, v in inputs.items()}
+            inputs = {
+                name: v.transpose(0, 1) if v.dim() == 2 + ranks[name] else v for name, v in inputs.items()
+            }
         starts = self._states(hx, (len(self._suffixes), input.shape[1]))
         outputs, final = self._layers(input, starts, _checked(lengths, input), inputs)
         return self._output([self._outward(y) for y in outputs]), self._output(final)
@@ -369,7 +390,8 @@ class RNN(_Layers):
             raise ValueError("a PackedSequence has its own lengths")
         data, sizes, order, back = packed
         x, ends = pad_packed_sequence(PackedSequence(data, sizes))
-        given = {name: _padded(name, value, order, ends) for name, value in inputs.items()}
+        ranks = self._ranks(inputs)
+        given = {name: _padded(name, value, order, ends, ranks[name]) for name, value in inputs.items()}
         starts = self._states(hx, (len(self._suffixes), x.shape[1]))
         starts = starts if order is None else [state.index_select(1, order) for state in starts]
         outputs, final = self._layers(x, starts, ends, given)
@@ -393,7 +415,10 @@ class RNN(_Layers):
             sides = []
             for k in range(layer * directions, (layer + 1) * directions):
                 backward = k % directions == 1
-                given = [_turned(value, order) if backward else value for value in (below, *further)]
+                given = [
+                    _turned(value, order) if backward and value.dim() == 2 + rank else value
+                    for value, rank in zip((below, *further), self._binding.ranks, strict=True)
+                ]
                 found, final = self._run(self._suffixes[k], given, [state[k] for state in starts], lengths)
                 sides.append([_turned(y, order) if backward else y for y in found])
                 finals.append(final)
@@ -577,14 +602,16 @@ class RNNCell(_Layers):
         cell's own start. inputs: the further inputs of the cell, as `input`.
         """
         _all_tensors(inputs)
-        if input.dim() not in (1, 2):
-            raise ValueError(f"RNNCell: Expected input to be 1D or 2D, got {input.dim()}D instead")
-        starts = self._states(hx, tuple(input.shape[:-1]))
+        rank = self._rank
+        if input.dim() not in (rank, 1 + rank):
+            wanted = f"{rank}D or {1 + rank}D"
+            raise ValueError(f"RNNCell: Expected input to be {wanted}, got {input.dim()}D instead")
+        starts = self._states(hx, tuple(input.shape[:-rank]))
         given = self._inputs(input, inputs)
-        if input.dim() == 1:
+        if input.dim() == rank:
             given, starts = [value[None] for value in given], [state[None] for state in starts]
         _, final = self._run("", [value[None] for value in given], starts, None)
-        return self._output([state[0] for state in final] if input.dim() == 1 else final)
+        return self._output([state[0] for state in final] if input.dim() == rank else final)
 
 
 # ------------------------------------------------------------------------------------------ helpers
@@ -697,7 +724,7 @@ def _checked(lengths: Any, x: Tensor) -> Any:
     return found.to(torch.int64)
 
 
-def _padded(name: str, value: Any, order: Any, ends: Tensor) -> Tensor:
+def _padded(name: str, value: Any, order: Any, ends: Tensor, rank: int) -> Tensor:
     """A further input beside a packed one that `order` has sorted by its lengths, `ends`, in that order."""
     if isinstance(value, PackedSequence):
         padded, own = pad_packed_sequence(value)
@@ -707,7 +734,7 @@ def _padded(name: str, value: Any, order: Any, ends: Tensor) -> Tensor:
             raise ValueError(f"{name} is packed with the lengths {own.tolist()}, input with {ends.tolist()}")
         return padded
     _all_tensors({name: value})
-    if value.dim() != 2:
+    if value.dim() != 1 + rank:
         raise ValueError(f"{name} is padded, but input is a PackedSequence: pack it as well")
     return value if order is None else value.index_select(0, order)
 
@@ -720,7 +747,5 @@ def _reversal(lengths: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _turned(value: Tensor, order: Any) -> Tensor:
-    """A sequence in the order of the backward direction; what is constant in time as it is."""
-    if value.dim() != 3:
-        return value
+    """A sequence in the order of the backward direction."""
     return value.flip(0) if order is None else value[order]

@@ -1,5 +1,5 @@
 # expects: NameError: name 'hidden' is not defined
-# hint: hidden is a size and no value; a number is a constant: n = constants(n=64)
+# hint: size("hidden") is how many features the size hidden has
 # line: 8
 from gategen import Cell, Eq, inputs, matrices, sqrt, states
 

@@ -53,6 +53,9 @@ ONE = {
     "sin": (lang.sin, torch.sin, NEAR),
     "cos": (lang.cos, torch.cos, NEAR),
     "square": (lang.square, torch.square, NEAR),
+    "step": (lang.step, lambda v: (v > 0) + 0 * v, EVERYWHERE),
+    "softmax": (lambda v: v * lang.softmax(v), lambda v: v * torch.softmax(v, -1), EVERYWHERE),
+    "cumsum": (lambda v: v * lang.cumsum(v), lambda v: v * torch.cumsum(v, -1), NEAR),
     "stop_gradient": (lambda v: v * lang.stop_gradient(v), lambda v: v * v.detach(), NEAR),
 }
 TWO = {
@@ -63,6 +66,10 @@ TWO = {
         lambda v, w: lang.where(lang.equal(lang.sign(v), lang.sign(w)), v * w, w),
         lambda v, w: torch.where(torch.sign(v) == torch.sign(w), v * w, w),
     ),
+    "surrogate": (
+        lambda v, w: lang.surrogate(lang.step(v), lang.sin(w) * v),
+        lambda v, w: torch.sin(w) * v + ((v > 0) + 0 * v - torch.sin(w) * v).detach(),
+    ),
     "clip": (lambda v, w: lang.clip(v, -0.95, 0.5) * w, lambda v, w: torch.clamp(v, -0.95, 0.5) * w),
     "mod": (
         lambda v, w: lang.mod(v, 1 + w * w),
@@ -72,17 +79,29 @@ TWO = {
 REDUCTIONS = {
     "sum_": (lang.sum_, lambda *v: torch.cat(v, -1).sum(-1, keepdim=True)),
     "mean": (lang.mean, lambda *v: torch.cat(v, -1).mean(-1, keepdim=True)),
+    "max_": (lang.max_, lambda *v: torch.cat(v, -1).amax(-1, keepdim=True)),
+    "max_ of equal ones": (
+        lambda *v: lang.max_(*map(lang.relu, v), 2 * lang.step(v[0])),
+        lambda *v: torch.cat([*map(torch.relu, v), 2 * (v[0] > 0) + 0 * v[0]], -1).amax(-1, keepdim=True),
+    ),
+    "logsumexp": (lang.logsumexp, lambda *v: torch.logsumexp(torch.cat(v, -1), -1, keepdim=True)),
+    "softmax of several": (
+        lambda *v: lang.softmax(v[0], *v)[1],
+        lambda *v: torch.softmax(torch.cat([v[0], *v], -1), -1)[..., 5:10],
+    ),
     "var": (lang.var, lambda *v: torch.cat(v, -1).var(-1, keepdim=True, unbiased=False)),
 }
 ELSEWHERE = {"layer_norm", "batch_norm", "concat"}
-DECLARATIONS = {"Eq", "inputs", "states", "gates", "matrices", "vectors", "scalars", "constants"}
-CONTENTS = {"identity", "lower", "strict_lower", "shift", "blocks"}  # tested in test_contents
+DECLARATIONS = {"Eq", "inputs", "states", "gates", "matrices", "vectors", "scalars", "constants", "size", "t"}
+CONTENTS = {"identity", "lower", "strict_lower", "rotation", "shift", "blocks"}  # tested in test_contents
+MATRICES = {"outer", "inv", "expm", "norm", "row_norms"}  # tested by cells that have them
+MOVED = {"shifted", "conv"}  # tested in test_convolutions
 
 
 def test_every_exported_function_is_here() -> None:
     functions = {name for name in gategen.__all__ if hasattr(lang, name)} - {"SpecError"}
     called = {name.split()[0] for name in (*ONE, *TWO, *REDUCTIONS)}
-    assert functions == called | ELSEWHERE | DECLARATIONS | CONTENTS
+    assert functions == called | ELSEWHERE | DECLARATIONS | CONTENTS | MATRICES | MOVED
 
 
 def case_of(cell: Cell, values: dict, hidden: int) -> Case:

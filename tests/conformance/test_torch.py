@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers import with_stated
 from reference import REFERENCES, outputs_of, run, torch_functions
 
 from gategen.judge.host import imported, written
@@ -41,11 +42,11 @@ def draws(name: str, seed: int = 0) -> dict[str, np.ndarray]:
     reference = REFERENCES[name]
     made = {key: 0.5 * rng.standard_normal(shape) for key, shape in reference.shapes(I, H).items()}
     widths = reference.widths(I, H)
-    made |= {s: rng.standard_normal((T, B, widths[s])) for s in ("x", *reference.inputs)}
-    made |= {f"d_output.{s}": rng.standard_normal((T, B, widths[s])) for s in reference.outputs}
+    made |= {s: rng.standard_normal((T, B, *widths[s])) for s in ("x", *reference.inputs)}
+    made |= {f"d_output.{s}": rng.standard_normal((T, B, *widths[s])) for s in reference.outputs}
     for s in reference.states:
-        made[f"initial.{s}"] = rng.uniform(0.2, 0.8, (B, widths[s]))
-        made[f"d_final.{s}"] = rng.standard_normal((B, widths[s]))
+        made[f"initial.{s}"] = rng.uniform(0.2, 0.8, (B, *widths[s]))
+        made[f"d_final.{s}"] = rng.standard_normal((B, *widths[s]))
     return made
 
 
@@ -54,7 +55,7 @@ def run_module(
 ) -> dict[str, np.ndarray]:
     """The outputs, the final states and the gradients of everything."""
     reference = REFERENCES[name]
-    params = module.pack({key: arrays[key] for key in reference.params})
+    params = module.pack(with_stated(CELLS[name], {key: arrays[key] for key in reference.params}))
     initial = module.States(**{s: arrays[f"initial.{s}"] for s in reference.states}) if given else None
     options |= {s: arrays[s] for s in reference.inputs}
     y, final, tape = module.forward(params, arrays["x"], initial=initial, **options)
@@ -169,7 +170,8 @@ def run_autograd(name: str, arrays: Mapping[str, np.ndarray], given: bool, **opt
     params = {key: tensors[key] for key in reference.params}
     inputs = {s: tensors[s] for s in reference.inputs}
     y, final = run(TORCH, reference, params, tensors["x"], initial, inputs=inputs, **options)
-    return pull(y, final, name, tensors) | gradients(name, tensors, given)
+    found = pull(y, final, name, tensors) | gradients(name, tensors, given)
+    return found | {f"d_{key}": None for key in reference.fixed}
 
 
 @pytest.mark.parametrize("name", REFERENCES)

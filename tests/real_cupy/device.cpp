@@ -125,13 +125,13 @@ std::vector<std::string> operations;
 
 void note(const std::string& operation) { operations.push_back(operation); }
 
-// The device that an address is of; -1 for the host's.
+// The device that an address is of; -1 for the host's. An empty array may begin where another one ends.
 int owner(const void* address) {
   const auto p = static_cast<const char*>(address);
   auto found = memories.upper_bound(p);
   if (found == memories.begin()) return -1;
   --found;
-  return p < found->first + found->second.bytes ? found->second.device : -1;
+  return p <= found->first + found->second.bytes ? found->second.device : -1;
 }
 
 int launch(void* f, const unsigned (&grid)[3], const unsigned (&block)[3], unsigned shared, void** arguments, bool cooperative) {
@@ -235,7 +235,8 @@ RT(cudaDriverGetVersion, int* version) { return *version = 13000, kSuccess; }
 RT(cudaDeviceGetAttribute, int* value, int attribute, int) {
   static const std::map<int, int> values = {
       {1, 1024}, {5, 2147483647}, {8, 49152},   // threads and shared memory of a block, the grid's x
-      {10, 32}, {16, kProcessors}, {75, 9}, {76, 0}};  // a warp, processors, compute capability
+      {10, 32}, {16, kProcessors}, {75, 9}, {76, 0},  // a warp, processors, compute capability
+      {97, 227 * 1024}};  // shared memory that a block may ask for
   const auto found = values.find(attribute);
   return *value = found == values.end() ? 1 : found->second, kSuccess;
 }
@@ -287,6 +288,7 @@ RT(cudaEventCreateWithFlags, void** event, unsigned) { return made(event); }
 RT(cudaEventRecord, void*, void*) { return kSuccess; }
 RT(cudaEventQuery, void*) { return kSuccess; }
 RT(cudaEventSynchronize, void*) { return kSuccess; }
+RT(cudaEventElapsedTime, float* milliseconds, void*, void*) { return *milliseconds = 1, kSuccess; }
 RT(cudaEventDestroy, void* event) { return free(event), kSuccess; }
 
 #endif

@@ -22,6 +22,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+
 from gategen import emulator
 from gategen.emulator import build, settings
 
@@ -162,6 +164,41 @@ def _installed() -> ModuleType:
 
     compiler._NVRTCProgram.compile = _compile
     cupy.cuda.set_allocator(None)  # every array is memory of its own, which starts as NaN
+    product = cupy.matmul
+
+    def host(a: Any) -> np.ndarray:
+        memory = (ctypes.c_char * a.nbytes).from_address(a.data.ptr)
+        return np.ndarray(a.shape, a.dtype, memory, strides=a.strides)
+
+    def inv(a: Any) -> Any:
+        """There is no cuSOLVER."""
+        made = cupy.empty(a.shape, a.dtype)
+        host(made)[...] = np.linalg.inv(host(cupy.ascontiguousarray(a)))
+        DEVICE.on_host_note(b"inv")
+        return made
+
+    def matmul(a: Any, b: Any, out: Any = None) -> Any:
+        """There is no batched cuBLAS."""
+        if max(a.ndim, b.ndim) < 3 or min(a.ndim, b.ndim) < 2 or not (a.size and b.size):
+            return product(a, b, out=out)
+        operands = [
+            value if value.flags.c_contiguous or value.flags.f_contiguous else cupy.ascontiguousarray(value)
+            for value in (a, b)
+        ]
+        batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+        made = cupy.empty((*batch, a.shape[-2], b.shape[-1]), a.dtype)
+        host(made)[...] = np.matmul(*(host(value).astype(made.dtype) for value in operands))
+        DEVICE.on_host_note(b"product")
+        if out is None:
+            return made
+        if out.flags.c_contiguous:
+            host(out)[...] = host(made)
+        else:
+            out[...] = made
+        return out
+
+    cupy.linalg.inv = inv
+    cupy.matmul = matmul
     sys.modules["gategen.emulator.cupy"] = emulator.cupy = cupy
     emulator.thread_order = _thread_order
     return cupy

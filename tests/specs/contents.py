@@ -10,6 +10,7 @@ from gategen import (
     lower,
     matrices,
     mod,
+    rotation,
     scalars,
     shift,
     sigmoid,
@@ -27,13 +28,14 @@ W = matrices("W")
 S = matrices("S", trainable=False, initial=lower)
 L = matrices("L", trainable=False, initial=strict_lower)
 D = matrices("D", trainable=False, initial=shift(1))
+O = matrices("O", trainable=False, initial=rotation(-2))  # noqa: E741
 E = matrices("E", shape=("hidden", "input"), trainable=False, initial=blocks(1, -0.5))
 B = matrices("B", initial=blocks(lower, identity))
 period = vectors("period", trainable=False, initial=blocks(1, 2))
 
 patterns = Cell(
     "patterns",
-    Eq(h.next, where(mod(m, period) < 0.5, tanh(W @ x + S @ h), L @ h) + D @ m),
+    Eq(h.next, where(mod(m, period) < 0.5, tanh(W @ x + S @ h), L @ h) + D @ m + O @ h / 4),
     Eq(m.next, sigmoid(B @ h) + E @ x),
 )
 

@@ -256,3 +256,6 @@ taking_turns = Cell("taking_turns", Eq(turn.next, where(W_turn @ x > 0, 1, 0) * 
 # The gradient of an input is called what the gradients of initial states are.
 given = inputs("initial")
 begun = Cell("begun", Eq(h.next, W @ given))
+
+# The function of a choice between two integers.
+chosen = Cell("chosen", Eq(h.next, (W @ x) * tanh(where(h < 0.1, 1, 2))))

@@ -25,9 +25,11 @@ from gategen.backends.c.lines import (
     c_name,
 )
 from gategen.backends.c.text import mentions
+from gategen.backends.c.weights import CWeights, c_weights
 from gategen.backends.module import Module, Way, tape_buffers
+from gategen.backends.names import Role
 from gategen.backends.pointwise import grouped, times
-from gategen.graph import Value
+from gategen.graph import Value, length
 from gategen.plan import (
     FIRST_STEP,
     START_STATES,
@@ -36,12 +38,13 @@ from gategen.plan import (
     ColumnSum,
     Field,
     InBuffer,
+    MatMul,
     Rule,
     Schedule,
 )
 from gategen.plan.phases import parts, phases
 from gategen.spec.elementwise import called, helpers
-from gategen.spec.language import Size
+from gategen.spec.language import Input, State
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,11 @@ def tile(rows: int) -> Tile:
     )
 
 
+FIELD_ROLES: tuple[Role, Role] = ("field", "field gradient")
+SUMS = ("sum", "largest", "running_sum", "running_sum_back", "column_sums")  # helpers
+OTHERS = ("outer", "from_left", "shift_on", "shift_back")
+SUMS_DOWN = ("largest_down", "running_sum_down", "running_sum_back_down")
+SUMS_OF_MATRICES = ("dot", "dots", "dots_by_row", "add_multiples", "add_products")
 TILES = tuple(map(tile, (8, 6, 4, 2, 1)))
 
 
@@ -102,6 +110,7 @@ class Ended:
     now: str  # that of the steps at hand
     copy: str  # the memory of a copy
     width: str
+    shape: str  # of a row
     forward: bool = False  # whether the way there reads it
     backward: bool = False
 
@@ -114,6 +123,7 @@ class Copied:
     source: str
     pitch: str
     width: str
+    shape: str  # of a row
 
 
 @dataclass(frozen=True)
@@ -125,6 +135,7 @@ class Carried:
     width: str
     kept: str = ""
     initial: str = ""  # a number; empty where a rule makes it
+    shape: str = ""  # of a row
 
 
 @dataclass(frozen=True)
@@ -165,7 +176,24 @@ class CFunction:
     after: tuple[str, ...] = ()
     last: tuple[str, ...] = ()  # behind all steps
     at_once: bool = False  # whether all steps are one part
+    row_by_row: bool = False  # whether each row of the batch goes through the steps on its own
     width: str = "1"  # of all that is kept for every step
+    weights: CWeights | None = None  # where the lines read what is computed of parameters
+    pulls: CWeights | None = None  # where they sum up gradients of that
+
+    @property
+    def parts(self) -> str:
+        """In how many parts the rows of the batch go through the steps."""
+        return "B" if self.row_by_row else "at_most(threads(), (B + 7) / 8)"
+
+    @property
+    def start(self) -> str:
+        """Where a part begins."""
+        return "part" if self.row_by_row else "cut(B, part, parts)"
+
+    @property
+    def stop(self) -> str:
+        return "part + 1" if self.row_by_row else "cut(B, part + 1, parts)"
 
     @property
     def opening(self) -> tuple[str, ...]:
@@ -176,13 +204,16 @@ class CFunction:
             rooms.append(f"real *const {room.name} = take(&work, {room.some});{said}")
         packs = [f"real *const {pack.name} = take(&work, {pack.size});" for pack in self.packs]
         packed = [line for pack in self.packs for line in pack.lines]
-        return (*self.unpacked, *rooms, *packs, *packed, *self.zeroed, *self.first)
+        made = (*self.weights.makes, self.weights.make) if self.weights else ()
+        zeros = self.pulls.zeros if self.pulls else ()
+        return (*self.unpacked, *made, *zeros, *rooms, *packs, *packed, *self.zeroed, *self.first)
 
     @property
     def packing(self) -> tuple[str, ...]:
         """The lines that pack all matrices."""
         packs = [f"real *const {pack.name} = take(&work, {pack.size});" for pack in self.packs]
-        return (*self.fields_packed, *packs, *(line for pack in self.packs for line in pack.lines))
+        made = (*self.weights.makes, self.weights.make) if self.weights else ()
+        return (*self.fields_packed, *packs, *made, *(line for pack in self.packs for line in pack.lines))
 
     @property
     def fields_packed(self) -> tuple[str, ...]:
@@ -193,6 +224,10 @@ class CFunction:
     def opening_packed(self) -> tuple[str, ...]:
         """The same where somebody else packs the matrices."""
         bare = replace(self, packs=()).opening
+        if self.weights and not self.weights.scalars:
+            make = self.weights.make
+            unless = ("if (!packed) {", f"    {make}", "}")
+            bare = tuple(part for line in bare for part in (unless if line == make else (line,)))
         return (
             *bare,
             *(f"const real *const {p.name} = packed ? find(&packed, {p.size}) : NULL;" for p in self.packs),
@@ -201,7 +236,14 @@ class CFunction:
     @property
     def entries(self) -> tuple[str, ...]:
         """How many entries of memory it takes."""
-        return (*(f"rounded({room.some})" for room in self.rooms), *(pack.size for pack in self.packs))
+        rooms = (*(f"rounded({room.some})" for room in self.rooms), *(pack.size for pack in self.packs))
+        return (*rooms, *self.computed_entries)
+
+    @property
+    def computed_entries(self) -> tuple[str, ...]:
+        """The same of what is computed of parameters."""
+        there = self.weights.rooms if self.weights else ()
+        return (*there, *(self.pulls.rooms_back if self.pulls else ()))
 
     @property
     def text(self) -> str:
@@ -217,17 +259,25 @@ class CFile(Notes):
         super().__init__(module)
         self.plan, self.cell, self.names = module.plan, module.cell, module.names
         self.direct: dict[tuple[str, bool], set[str]] = {}  # buffers in the caller's memory, by rule and way
+        self.weights = c_weights(
+            module, letters_of(module), {f.name: member(f.name) for f in module.plan.fields}
+        )
 
     def size(self, expr: sp.Expr) -> str:
         return self.names.size(expr)
 
+    def width(self, value: Value | State | Input) -> str:
+        """How many entries a row of it has."""
+        return self.names.width(length(value.size), value.size if isinstance(value.size, tuple) else ())
+
     # ------------------------------------------------------------------------------------------ functions
 
     def room(self, buffer: Buffer, steps: str = "most") -> Room:
-        name, width = self.names["memory", buffer.name], self.size(buffer.width)
+        name, width = self.names["memory", buffer.name], self.names.width(buffer.width, buffer.axes)
         members = f" {', '.join(buffer.members)}" if len(buffer.members) > 1 else ""
-        shapes = {"state": "(T + 1, B, {})", "static": "({},)", "row": "(B, {})"}
-        shape = shapes.get(buffer.kind, "(T, B, {})").format(width)
+        shapes = {"state": "(T + 1, B, {})", "static": "({})" if buffer.axes else "({},)", "row": "(B, {})"}
+        inner = self.names.letter(buffer.axes) if buffer.axes else width
+        shape = shapes.get(buffer.kind, "(T, B, {})").format(inner)
         said = f"{shape} {members}".strip()
         if buffer.kind == "static":
             return Room(name, width, "", said)
@@ -293,6 +343,8 @@ class CFile(Notes):
             after=tuple(after.lines),
             last=tuple(last.lines),
             at_once=apart_of.at_once,
+            row_by_row=any(v.wide for v in schedule.graph.values)
+            and not any(isinstance(stage, MatMul) for stage in schedule.loop),
         )
         return self.fitted(made, schedule, rule)
 
@@ -325,7 +377,8 @@ class CFile(Notes):
             if isinstance(stage, ColumnSum):
                 home = schedule.slot[stage.out[0]].home
                 if isinstance(home, InBuffer):
-                    width = self.size(schedule.buffer[home.name].width)
+                    buffer = schedule.buffer[home.name]
+                    width = self.names.width(buffer.width, buffer.axes)
                     found[f"zero({width}, {self.names['memory', home.name]});"] = None
         return tuple(found)
 
@@ -343,6 +396,11 @@ class CFile(Notes):
             gradient = self.names["field gradient", f.name]
             if mentions(text, gradient):
                 unpacked.append(f"real *const {gradient} = d_params->{member(f.name)};")
+        weights, pulls = (self.computed_in(text, role) for role in FIELD_ROLES)
+        if pulls and once:
+            made = replace(made, loop=(*made.loop, pulls.pull))
+        elif pulls:
+            made = replace(made, last=(*made.last, pulls.pull))
         buffers = {b.name: b for b in (*schedule.buffers, *self.saved(rule))}
         widths = [b.width for b in buffers.values() if b.kind in ("time", "state")]
         return replace(
@@ -350,7 +408,14 @@ class CFile(Notes):
             unpacked=tuple(unpacked),
             rooms=rooms,
             width=self.size(sp.Add(*widths)) if widths else "1",
+            weights=weights,
+            pulls=pulls,
         )
+
+    def computed_in(self, text: str, role: Role) -> CWeights | None:
+        """What is computed of parameters, where a text mentions it in this role."""
+        there = any(mentions(text, self.names[role, f.name]) for f in self.plan.computed)
+        return self.weights if there else None
 
     # ------------------------------------------------------------------------------------------ all together
 
@@ -359,15 +424,16 @@ class CFile(Notes):
         slot = schedule.slot[value]
         buffer = self.buffers_of(schedule)[slot.home.name]
         base = self.now.get((rule.name, slot.home.name)) or self.names["memory", slot.home.name]
-        width, own = self.size(buffer.width), self.names.letter(value.size)
+        width = self.names.width(buffer.width, buffer.axes)
+        own, shape = self.width(value), self.names.letter(value.size)
         if slot.home.name in self.direct.get((rule.name, schedule.graph.backwards), ()):
-            return Copied(base, "", width, own)
+            return Copied(base, "", width, own, shape)
         terms = [
             base,
             *([times("B", width)] if slot.shift else []),
             *([self.size(slot.start)] * (slot.start != 0)),
         ]
-        return Copied(target, " + ".join(terms), width, own)
+        return Copied(target, " + ".join(terms), width, own, shape)
 
     def lend(self, rule: Rule, schedule: Schedule, values: Iterable[Value]) -> None:
         """Notes which of these values can lie in the caller's memory from the start."""
@@ -377,7 +443,7 @@ class CFile(Notes):
         for value in values:
             slot = schedule.slot[value]
             buffer = self.buffers_of(schedule)[slot.home.name]
-            whole = buffer.kind == "time" and self.size(buffer.width) == self.names.letter(value.size)
+            whole = buffer.kind == "time" and buffer.width == length(value.size)
             if whole and buffer.name not in saved | given:
                 found.add(buffer.name)
 
@@ -421,9 +487,7 @@ class CFile(Notes):
             ),
             tuple(own),
             tuple(
-                Carried(
-                    member(s.name), carry, names.letter(s.size), names.of("kept", s.name, f"kept_{carry}")
-                )
+                Carried(member(s.name), carry, self.width(s), names.of("kept", s.name, f"kept_{carry}"))
                 for s, carry in zip(self.cell.states, carries, strict=False)
             ),
             tuple(
@@ -465,111 +529,157 @@ class CFile(Notes):
             self.names.put("output", thing, wish if wish == "y" else self.names.new(wish))
         return self.names["output", thing]
 
-    def ended(self, name: str, home: str, size: Size) -> Ended:
+    def ended(self, name: str, home: str, value: Value | Input) -> Ended:
         """An array that the caller gives for all steps."""
         now = self.now.setdefault((STEP, home), self.names.of("now", home, f"{name}_now"))
-        return Ended(name, now, self.names.of("view", home, f"{name}_copy"), self.names.letter(size))
+        copy, shape = self.names.of("view", home, f"{name}_copy"), self.names.letter(value.size)
+        return Ended(name, now, copy, self.width(value), shape)
 
     def context(self) -> dict[str, object]:
         """All that the templates of C print."""
-        plan, names, module, cell = self.plan, self.names, self.module, self.cell
+        plan, module = self.plan, self.module
         step, first_rule, start_rule = plan.step, plan.rule(FIRST_STEP), plan.rule(START_STATES)
-        graph = step.forward.graph
-        sizes = tuple(interface.size_record(module, size) for size in cell.sizes)
-        letters = letters_of(module)
-        inputs = tuple(self.ended(names["memory", s.name], s.name, s.size) for s in cell.inputs)
-        seeds = []
-        for value in module.gradients_of_outputs(step):
-            home = step.backward.slot[value].home.name
-            seeds.append(self.ended(names["memory", home], home, value.size))
+        graph, gradient = step.forward.graph, dict(step.backward.graph.outputs)
+        inputs, seeds = self.ends()
         forward_way, backward_way = module.ways(step)
-        gradient = dict(step.backward.graph.outputs)
         self.lend(step, step.forward, [v for _, v in graph.outputs])
-        self.lend(step, step.backward, [gradient[s.name] for s in cell.inputs])
+        self.lend(step, step.backward, [gradient[s.name] for s in self.cell.inputs])
         forward, backward = self.function(forward_way), self.function(backward_way)
-        lines = Lines(self, forward_way, names, ALL, ())
-        taped = [b for b in self.saved(step) if b.kind == "time"] if module.singular else []
+        lines = Lines(self, forward_way, self.names, ALL, ())
+        singular = [b for b in self.saved(step) if b.kind == "time"] if module.singular else []
         first = self.rule_once(first_rule) if first_rule else None
         start = self.rule_once(start_rule) if start_rule else None
         quick = None if graph.statistics else self.once(forward_way, step.tape, prepacked=True)
-        used = [name for kernel in self.kernels for line in kernel.body for name in called(line)]
-        statistics = []
-        for s in graph.statistics:
-            name = str(s.value.name)
-            source = self.copied(step, step.forward, s.update, name).source
-            statistics.append(
-                Statistic(member(name), names.of("given", name, name), source, names.letter(s.value.size))
-            )
+        tape = self.taped(step, backward, first)
         return {
-            "cell": interface.cell_record(module),
-            "prefix": cell.name,
-            "real": f"{cell.name}_real" if f"{cell.name}_real" not in FUNCTIONS else f"{cell.name}_c_real",
-            "guard": f"{cell.name.upper()}_C_H",
+            **self.head(),
+            "inputs": tuple(read_by(i, forward, backward) for i in inputs),
+            "seeds": tuple(read_by(s, forward, backward) for s in seeds),
+            "d_inputs": self.d_inputs(inputs),
+            "fields": self.fields(),
+            "states": self.states(),
+            "carries": self.carries(),
+            "outputs": self.outputs(),
+            "statistics": self.statistics(),
+            "tape": tape,
+            "tape_back": tuple(room for room in tape if room.backward),
+            "forward": forward,
+            "backward": backward,
+            "clearing": tuple(lines.clearing(b) for b in singular),
+            "quick": quick,
+            "first": first,
+            "start": start,
+            "mask": graph.mask is not None,
+            "kernels": tuple(self.kernels),
+            "ruled": bool(first or start),
+            "fewest": 64 if any(v.wide for v in graph.values) else 256,
+            "functions": self.called(),
+            "helpers": self.helpers_used(),
+            **self.needed(quick, (forward, backward, quick, first, start)),
+            "made": self.weights,
+            "tiles": TILES,
+            "outers": tuple(dict.fromkeys(self.outers)),
+        }
+
+    def head(self) -> dict[str, object]:
+        """What the cell, its type of real numbers and its sizes are called."""
+        letters, prefix = letters_of(self.module), self.cell.name
+        return {
+            "cell": interface.cell_record(self.module),
+            "prefix": prefix,
+            "real": f"{prefix}_real" if f"{prefix}_real" not in FUNCTIONS else f"{prefix}_c_real",
+            "guard": f"{prefix.upper()}_C_H",
             "sizes_declared": "".join(f", size_t {letter}" for letter in letters),
             "sizes_first": ", ".join(f"size_t {letter}" for letter in letters) or "void",
             "sizes_passed": "".join(f", {letter}" for letter in letters),
             "unused": [f"(void){name};" for name in ("params", *letters)],
-            "sizes": sizes,
+            "sizes": tuple(interface.size_record(self.module, size) for size in self.cell.sizes),
             "letters": letters,
-            "fields": tuple(
-                {
-                    "member": member(f.name),
-                    "array": names["field", f.name],
-                    "gradient": names["field gradient", f.name],
-                    "entries": entries_of(self, f),
-                    "shape": shape_of(self, f),
-                    "members": interface.members_of(module, f),
-                }
-                for f in plan.fields
-            ),
-            "states": tuple(
-                Carried(
-                    member(s.name),
-                    names["memory", s.name],
-                    names.letter(s.size),
-                    initial="" if start_rule else CPrinter({}, {}, names.sizes)(s.initial),
-                )
-                for s in cell.states
-            ),
-            "carries": tuple(
-                Carried(
-                    member(s.name),
-                    carry := module.carry(s.name, step),
-                    names.letter(s.size),
-                    names.of("kept", s.name, f"kept_{carry}"),
-                )
-                for s in cell.states
-            ),
-            "inputs": tuple(read_by(i, forward, backward) for i in inputs),
-            "outputs": self.outputs(),
-            "seeds": tuple(read_by(s, forward, backward) for s in seeds),
-            "d_inputs": tuple(
-                self.copied(
-                    step, step.backward, gradient[s.name], names.of("gradient", s.name, f"d_{i.name}")
-                )
-                for s, i in zip(cell.inputs, inputs, strict=True)
-            ),
-            "tape": (tape := self.taped(step, backward, first)),
-            "tape_back": tuple(room for room in tape if room.backward),
-            "forward": forward,
-            "backward": backward,
-            "clearing": tuple(lines.clearing(b) for b in taped),
-            "quick": quick,
-            "first": first,
-            "start": start,
-            "statistics": tuple(statistics),
-            "mask": graph.mask is not None,
-            "kernels": tuple(self.kernels),
-            "functions": helpers(used, CALLS),
-            "ruled": bool(first or start),
-            "bare": not plan.fields,
-            "helpers": {
-                "sums": bool({"sum", "column_sums"} & self.helpers),
-                **{name: name in self.helpers for name in ("sum", "outer", "column_sums")},
-            },
-            **self.needed(quick, (forward, backward, quick, first, start)),
-            "tiles": TILES,
-            "outers": tuple(dict.fromkeys(self.outers)),
+            "bare": not self.plan.fields,
+        }
+
+    def ends(self) -> tuple[tuple[Ended, ...], tuple[Ended, ...]]:
+        """The inputs and the gradients of outputs; lines can be made once these have names."""
+        step, names = self.plan.step, self.names
+        inputs = tuple(self.ended(names["memory", s.name], s.name, s) for s in self.cell.inputs)
+        seeds = []
+        for value in self.module.gradients_of_outputs(step):
+            home = step.backward.slot[value].home.name
+            seeds.append(self.ended(names["memory", home], home, value))
+        return inputs, tuple(seeds)
+
+    def d_inputs(self, inputs: Sequence[Ended]) -> tuple[Copied, ...]:
+        """The gradients of the inputs."""
+        step, gradient = self.plan.step, dict(self.plan.step.backward.graph.outputs)
+        targets = [
+            self.names.of("gradient", s.name, f"d_{i.name}")
+            for s, i in zip(self.cell.inputs, inputs, strict=True)
+        ]
+        return tuple(
+            self.copied(step, step.backward, gradient[s.name], target)
+            for s, target in zip(self.cell.inputs, targets, strict=True)
+        )
+
+    def fields(self) -> tuple[dict[str, object], ...]:
+        """The fields of `params`."""
+        return tuple(
+            {
+                "member": member(f.name),
+                "array": self.names["field", f.name],
+                "gradient": self.names["field gradient", f.name],
+                "entries": entries_of(self, f),
+                "shape": shape_of(self, f),
+                "members": interface.members_of(self.module, f),
+            }
+            for f in self.plan.fields
+        )
+
+    def states(self) -> tuple[Carried, ...]:
+        """The states, with the numbers that they begin with where no rule makes them."""
+        numbers = CPrinter({}, {}, self.names.sizes)
+        ruled = self.plan.rule(START_STATES)
+        return tuple(
+            Carried(
+                member(s.name),
+                self.names["memory", s.name],
+                self.width(s),
+                shape=self.names.letter(s.size),
+                initial="" if ruled else numbers(s.initial),
+            )
+            for s in self.cell.states
+        )
+
+    def carries(self) -> tuple[Carried, ...]:
+        """The gradients of the states that go from step to step."""
+        carries = [self.module.carry(s.name, self.plan.step) for s in self.cell.states]
+        return tuple(
+            Carried(member(s.name), carry, self.width(s), self.names.of("kept", s.name, f"kept_{carry}"))
+            for s, carry in zip(self.cell.states, carries, strict=True)
+        )
+
+    def statistics(self) -> tuple[Statistic, ...]:
+        """The running statistics of batch norm, which training updates."""
+        step, found = self.plan.step, []
+        for s in step.forward.graph.statistics:
+            name = str(s.value.name)
+            source = self.copied(step, step.forward, s.update, name).source
+            given = self.names.of("given", name, name)
+            found.append(Statistic(member(name), given, source, self.names.letter(s.value.size)))
+        return tuple(found)
+
+    def called(self) -> tuple[str, ...]:
+        """The functions of numbers that the lines call."""
+        used = [name for kernel in self.kernels for line in kernel.body for name in called(line)]
+        return helpers([*used, *(called(self.weights.text) if self.weights else ())], CALLS)
+
+    def helpers_used(self) -> dict[str, bool]:
+        """Which functions of arrays the lines call."""
+        return {
+            "sums": bool({*SUMS, *SUMS_DOWN} & self.helpers),
+            "matrices": bool(set(SUMS_OF_MATRICES) & self.helpers),
+            **{name: name in self.helpers for name in (*SUMS, *SUMS_DOWN, *SUMS_OF_MATRICES, *OTHERS)},
+            "larger": bool({"largest", "largest_down"} & self.helpers),
+            "dot": bool({"dot", "dots_by_row"} & self.helpers),
         }
 
     def needed(
@@ -577,6 +687,8 @@ class CFile(Notes):
     ) -> dict[str, bool]:
         """Which helpers the lines call."""
         text = "\n".join(self.texts(functions))
+        text += "\npack_rows( multiply(" * bool(self.weights and self.weights.multiplies)
+        runs = [made for made in functions[:2] if isinstance(made, CFunction)]
         return {
             "packs_columns": "pack_columns(" in text,
             "packs_rows": "pack_rows(" in text or "outer(" in text,
@@ -587,7 +699,8 @@ class CFile(Notes):
             "finds": bool(quick and quick.packs),
             "few": "few(" in text,
             "few_rows": "few_rows(" in text,
-            "in_parts": not all(made.at_once for made in functions[:2] if isinstance(made, CFunction)),
+            "in_parts": not all(made.at_once for made in runs),
+            "threaded": "multiply_all(" in text or "outer(" in text or not all(r.row_by_row for r in runs),
         }
 
     def texts(self, functions: Sequence[CFunction | RuleOnce | None]) -> Iterator[str]:

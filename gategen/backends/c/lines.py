@@ -6,11 +6,22 @@ Nothing here knows which functions the lines stand in.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import sympy as sp
 
+from gategen.backends.c.matrices import (
+    Along,
+    Inner,
+    index,
+    innermost,
+    loops,
+    nested,
+    numbered,
+    offset,
+    reach,
+)
 from gategen.backends.c.text import (
     called_with,
     commented,
@@ -26,10 +37,11 @@ from gategen.backends.instructions import Scratch, View, slot_view
 from gategen.backends.module import Module, OneStep, Way
 from gategen.backends.names import WORDS, Scope, names_of
 from gategen.backends.pointwise import EntryPrinter, arguments_of_functions, filled, grouped, times, unique
-from gategen.graph import Value, length
+from gategen.graph import Value, axes, length
 from gategen.plan import (
     Buffer,
     ColumnSum,
+    Contraction,
     Given,
     Home,
     InBuffer,
@@ -39,6 +51,8 @@ from gategen.plan import (
     MatMul,
     OuterSum,
     Plan,
+    RunningSum,
+    Shifted,
     Slot,
     Stage,
     Sum,
@@ -48,6 +62,7 @@ from gategen.spec import c_math
 from gategen.spec import language as lang
 from gategen.spec.elementwise import Call, Row
 from gategen.spec.functions import TABLE
+from gategen.spec.language import Axes, Size
 
 # Which rows a level works on: those of some steps at once, those of one step in the loop over time, or those
 # of a single step, for which weights stay as they lie.
@@ -60,10 +75,12 @@ C_WORDS = frozenset(
     real MOST_ROWS size_t row at t k first steps most start stop part parts work tape kept lengths params
     initial final begin states d_states x_t d_params d_final d_initial d_first given buffers training count
     valid seen room rows width pitch panel take find rounded at_most threads cut mark pack_rows pack_columns
-    packed panels multiply multiply_all strip put tile tile_rows few few_rows outer column_sums sum copy
-    zero copy_rows clear_rows add_up larger_of take_first_step take_first_step_back make_states
-    make_states_back part_of_params matrices quick PANEL DEPTH REAL restrict NULL NAN INFINITY M_PI unix
-    linux
+    packed panels multiply multiply_all strip put tile tile_rows few few_rows from_left outer column_sums sum
+    copy largest largest_down larger_or_nan running_sum running_sum_back running_sum_down
+    running_sum_back_down shift_on shift_back zero copy_rows clear_rows add_up larger_of take_first_step
+    take_first_step_back make_states make_states_back part_of_params matrices quick PANEL DEPTH LANES REAL
+    restrict NULL NAN INFINITY M_PI unix linux transpose make_unit product_of invert exponential
+    make_weights make_weights_back dot dots dots_by_row add_multiples add_products
     """.split()
 ) | (
     KEYWORDS := frozenset(
@@ -102,6 +119,7 @@ class CModule(Module):
     def __init__(self, plan: Plan) -> None:
         super().__init__(plan)
         self.names = names_of(plan, Reserved(C_WORDS | FUNCTIONS | WORDS))
+        self.names.divided = "{} / {}"
 
     def one_step(self, states: Sequence[str]) -> OneStep:
         raise AssertionError("C has no functions of rules that take arrays as Python does")
@@ -116,6 +134,27 @@ class CKernel:
     parameters: tuple[str, ...]  # lines
     count: str  # how many units there are; empty where there is one
     body: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Blocks of a matrix, one below the other."""
+
+    text: str  # where the first one begins
+    count: str  # how many there are, of all gates
+    each: str  # how many a gate has
+    rows: str  # of a block
+    columns: str
+
+    @property
+    def entries(self) -> str:
+        """How many entries a block has."""
+        return f"{grouped(self.rows)} * {grouped(self.columns)}"
+
+    def panels(self, transposed: bool) -> str:
+        """The same of a packed one."""
+        sides = (self.rows, self.columns) if transposed else (self.columns, self.rows)
+        return f"panels({', '.join(sides)})"
 
 
 @dataclass(frozen=True)
@@ -199,8 +238,18 @@ class Lines:
             match stage:
                 case Kernel():
                     self.kernel(stage)
+                case Contraction():
+                    self.contraction(stage)
+                case Sum() if stage.how == "sum" and (stage.operand[0].shape[1:] or stage.out.axes):
+                    self.contraction(stage)
+                case Sum() if stage.out.axes:
+                    self.largest(stage)
                 case Sum():
                     self.row_sum(stage)
+                case RunningSum():
+                    self.running_sum(stage)
+                case Shifted():
+                    self.shifted(stage)
                 case MatMul():
                     self.flush()
                     self.product(stage)
@@ -275,7 +324,7 @@ class Lines:
         row = self.row_of(view, buffer, product)
         terms = []
         if row:
-            width = self.size(buffer.width) if buffer else "1"
+            width = self.pitch(view)
             terms.append(row if width == "1" else f"{row} * {grouped(width)}")
         if view.start != 0:
             terms.append(self.size(view.start))
@@ -289,7 +338,7 @@ class Lines:
         """How many entries lie from one row to the next."""
         buffer = self.buffer(view.home)
         assert buffer is not None
-        return self.size(buffer.width)
+        return self.names.width(buffer.width, buffer.axes)
 
     # ------------------------------------------------------------------------------------------ pointwise
 
@@ -314,7 +363,8 @@ class Lines:
         stores = [v for v in last.values() if self.outlives(v, kernel)]
         if not stores:
             return
-        taken = {*C_WORDS, *lang.RESERVED, *self.names.sizes.values(), *FUNCTIONS}
+        counters = numbered(loops(axes(kernel.size), (*reads, *stores)), ("k",))
+        taken = {*C_WORDS, *lang.RESERVED, *self.names.sizes.values(), *FUNCTIONS, *counters.values()}
         written = {slot[v] for v in stores}
         names: dict[Slot, str] = {}
         declared, passed = [], []
@@ -330,16 +380,18 @@ class Lines:
                 names[slot[value]] = unique(c_name(wish), taken)
                 const = "" if slot[value] in written else "const "
                 declared.append(f"{const}real *restrict {names[slot[value]]}")
-                passed.append(self.pointer(slot_view(slot[value])))
+                passed.append(self.entry(value))
         for value in (*reads, *stores):
             if not self.scalar(value):
-                rename[value.name] = f"{names[slot[value]]}[{'k' if value.size != 1 else '0'}]"
+                entry = index(value, counters, self.count).replace(" ", "\0")  # stays in one line
+                rename[value.name] = f"{names[slot[value]]}[{entry}]"
         inside = arguments_of_functions(ops, stores)
         for op in ops:
             if op.out not in stores and op.out not in inside:
                 rename[op.out.name] = unique(c_name(op.out.name), taken)
         printer = CPrinter({op.out.name: k for k, op in enumerate(ops)}, rename, self.names.sizes)
         body: list[str] = []
+        width = WIDTH - 6 - 4 * max(1, len(counters))
         overwritten = {slot[op.out]: k for k, op in enumerate(ops) if op.out in stores}
         for value in reads:  # memory is given on by the op that reads it last, and not before
             at = len(ops) if self.scalar(value) else overwritten.get(slot[value], len(ops))
@@ -349,18 +401,26 @@ class Lines:
             if op.out in inside:
                 rename[op.out.name] = text
             elif op.out in stores:
-                body += statement(f"{rename[op.out.name]} = {text};")
+                body += statement(f"{rename[op.out.name]} = {text};", width)
             else:
                 cast = "(real)" if op.expr.is_Integer else ""
-                body += statement(f"const real {rename[op.out.name]} = {cast}{text};")
-        self.note(kernel, declared, passed, body)
+                body += statement(f"const real {rename[op.out.name]} = {cast}{text};", width)
+        heads = [(counter, self.count(along.axes)) for along, counter in counters.items()]
+        count = heads[0][1] if len(heads) == 1 else ""
+        body = nested(heads, body) if len(heads) > 1 else body
+        said = [op.out for op in kernel.ops]
+        self.note(said, count, declared, passed, body)
 
-    def note(self, kernel: Kernel, declared: list[str], passed: list[str], body: list[str]) -> None:
-        """Note the function of a kernel, and call it."""
-        count = "" if kernel.size == 1 else self.size(length(kernel.size))
+    def note(
+        self, said: Sequence[Value], count: str, declared: list[str], passed: list[str], body: list[str]
+    ) -> None:
+        """Note the function of a kernel, and call it.
+
+        said: what the kernel makes.
+        count: how many units there are; empty where there is one, or where its body counts them.
+        """
         text = "\n".join((*body, count))
         sizes = [size for size in self.names.sizes.values() if mentions(text, size)]
-        said = [op.out for op in kernel.ops]
         comment = self.way.comments.of(said, self.where == ONCE).text
         if self.schedule.graph.backwards:
             comment = ()  # the lines say it
@@ -372,25 +432,131 @@ class Lines:
             tuple(body),
         )
         made = self.file.noted(made)
-        line = called_with(made.name, [*sizes, *passed], WIDTH - 20)
-        if kernel.static:
+        self.call(said[0], called_with(made.name, [*sizes, *passed], WIDTH - 20))
+
+    def call(self, out: Value, lines: Sequence[str]) -> None:
+        """Lines that make a value, of every row or once."""
+        if out.static:
             self.flush()
-            self.lines += line
+            self.lines += lines
         else:
-            self.program += line
+            self.program += lines
 
     def row_sum(self, stage: Sum) -> None:
         view = joined([self.schedule.slot[v] for v in stage.operand])
-        base, index = self.place(slot_view(self.schedule.slot[stage.out]))
+        base, at = self.place(slot_view(self.schedule.slot[stage.out]))
         width = self.size(view.stop - view.start)
-        sign = "+=" if stage.add else "="
-        line = f"{base}[{index or 0}] {sign} sum({width}, {self.pointer(view)});"
-        if stage.out.static:
-            self.flush()
-            self.lines.append(line)
+        target, entries = f"{base}[{at or 0}]", f"{width}, {self.pointer(view)}"
+        line = f"{target} {'+=' if stage.add else '='} sum({entries});"
+        if stage.how != "sum":
+            top = f"largest({entries})"
+            line = f"{target} = {f'larger_or_nan({target}, {top})' if stage.add else top};"
+        self.call(stage.out, [line])
+        self.file.helpers.add("sum" if stage.how == "sum" else "largest")
+
+    def largest(self, stage: Sum) -> None:
+        """The largest entries of a value along one of its axes."""
+        (operand,), out = stage.operand, stage.out
+        (axis,) = (axis for axis in operand.axes if axis not in out.axes)
+        self.down(operand, out, axis, "largest", "largest_down")
+
+    def down(self, operand: Value, out: Value, axis: Size, verb: str, verb_down: str) -> None:
+        """What goes along one axis: for all that lies behind that at once, and so for all before it."""
+        at = operand.axes.index(axis)
+        before, behind = self.count(operand.axes[:at]), self.count(operand.axes[at + 1 :])
+        length_of = self.count((axis,))
+        source, target = self.entry(operand), self.entry(out)
+        verb = verb_down if behind else verb
+        self.file.helpers.add(verb)
+        if before:
+            step = " * ".join(filter(None, (length_of, behind)))
+            over = axis in out.axes
+            source += f" + k * {step}"
+            target += f" + k{f' * {step}' if over else f' * {behind}' if behind else ''}"
+        if verb == "largest":
+            base, _, index = target.partition(" + ")
+            lines = [f"{base}[{index or 0}] = largest({length_of}, {source});"]
         else:
-            self.program.append(line)
-        self.file.helpers.add("sum")
+            counts = [length_of, *([behind] if behind else [])]
+            lines = called_with(verb, [*counts, source, target], WIDTH - 24)
+        self.call(out, nested([("k", before)], lines) if before else lines)
+
+    def running_sum(self, stage: RunningSum) -> None:
+        verb = f"running_sum{'_back' if stage.backwards else ''}"
+        if stage.axis:
+            self.down(stage.operand, stage.out, stage.axis, verb, f"{verb}_down")
+            return
+        source, target = (slot_view(self.schedule.slot[v]) for v in (stage.operand, stage.out))
+        arguments = [self.size(source.stop - source.start), self.pointer(source), self.pointer(target)]
+        self.call(stage.out, called_with(verb, arguments, WIDTH - 20))
+        self.file.helpers.add(verb)
+
+    def shifted(self, stage: Shifted) -> None:
+        axes, verb = stage.out.axes, "shift_on" if stage.by > 0 else "shift_back"
+        at = axes.index(stage.axis)
+        before, behind = self.count(axes[:at]), self.count(axes[at + 1 :])
+        length_of = self.count((stage.axis,))
+        ends = [self.entry(v) for v in (stage.operand, stage.out)]
+        if before:
+            step = " * ".join(filter(None, (length_of, behind)))
+            ends = [f"{end} + k * {step}" for end in ends]
+        self.file.helpers.add(verb)
+        lines = called_with(verb, [length_of, behind or "1", str(abs(stage.by)), *ends], WIDTH - 24)
+        self.call(stage.out, nested([("k", before)], lines) if before else lines)
+
+    # ------------------------------------------------------------------------------------------ matrices
+
+    def entry(self, value: Value) -> str:
+        """Where the entries of a value begin, in the row at hand."""
+        return self.pointer(slot_view(self.schedule.slot[value]))
+
+    def count(self, along: Axes) -> str:
+        """How many entries some axes have; nothing where there are none."""
+        return " * ".join(grouped(self.size(length(axis))) for axis in along)
+
+    def contraction(self, stage: Contraction | Sum) -> None:
+        """Products of two values, or one value, summed over some axes."""
+        values, out = tuple(stage.reads), stage.out
+        found = loops(reach(stage, self.schedule), (*values, out))
+        inner = innermost(found, values, out)
+        add = isinstance(stage, Sum) and stage.add
+        outer = found[: len(found) - inner.loops] if inner else found
+        zeros = not add and (inner is None or inner.adds or not all(along.of(out) for along in outer))
+        if inner is None or outer:
+            self.wrapped(stage, found, inner, add, zeros)
+            return
+        self.file.helpers.add(inner.name)
+        pointers = {v: self.entry(v) for v in (*values, out)}
+        counts = [self.count(along.axes) for along in found]
+        clears = called_with("zero", [self.count(out.axes), pointers[out]], WIDTH - 20) if zeros else []
+        self.call(out, [*clears, *called(inner, counts, pointers, out, add or zeros)])
+
+    def wrapped(
+        self, stage: Contraction | Sum, found: Sequence[Along], inner: Inner | None, add: bool, zeros: bool
+    ) -> None:
+        """A sum in loops of its own, as a function."""
+        values, out = tuple(stage.reads), stage.out
+        outer = found[: len(found) - inner.loops] if inner else found
+        counters = numbered(outer, () if inner else ("k",))
+        taken = {*C_WORDS, *lang.RESERVED, *self.names.sizes.values(), *FUNCTIONS, *counters.values()}
+        names: dict[Value, str] = {}
+        for value in dict.fromkeys((*values, out)):
+            wish = memory_name(value, self.way.rule, self.schedule)
+            names[value] = unique(c_name(wish), taken)
+        heads = [(counter, self.count(along.axes)) for along, counter in counters.items()]
+        if inner:
+            self.file.helpers.add(inner.name)
+            rest = found[len(outer) :]
+            starts = {v: offset(v, counters, rest, self.count) for v in names}
+            pointers = {v: f"{name} + {starts[v]}" if starts[v] else name for v, name in names.items()}
+            lines = called(inner, [self.count(a.axes) for a in rest], pointers, out, add or zeros)
+        else:
+            entries = [f"{names[v]}[{index(v, counters, self.count)}]" for v in (out, *values)]
+            lines = [f"{entries[0]} += {' * '.join(entries[1:])};"]
+        clears = [f"zero({self.count(out.axes) or 1}, {names[out]});"] if zeros else []
+        declared = [f"{'' if v == out else 'const '}real *restrict {name}" for v, name in names.items()]
+        passed = [self.entry(v) for v in names]
+        self.note([out], "", declared, passed, [*clears, *nested(heads, lines)])
 
     # ------------------------------------------------------------------------------------------ products
 
@@ -447,6 +613,15 @@ class Lines:
         remark = self.way.comments.of(stage.out, self.where == ONCE)
         if not self.schedule.graph.backwards:
             remark = Remark()  # the kernels that read it say more
+        if stage.blocks != 1:
+            self.say(remark, *self.block_products(stage, operand, out))
+            return
+        if stage.along and stage.along != stage.operand[0].axes[-1]:
+            self.say(remark, *self.from_left(stage))
+            return
+        if stage.along:
+            self.product_of_rows(stage, remark)
+            return
         K, N = self.size(operand.stop - operand.start), self.size(out.stop - out.start)
         left = [self.pointer(operand, True), self.pitch(operand)]
         result = [self.pointer(out, True), self.pitch(out), "1" if stage.add else "0"]
@@ -458,6 +633,39 @@ class Lines:
         verb = "multiply_all" if self.where == ALL else "multiply"
         arguments = [rows, N, K, *left, self.pack(stage).name, *result]
         self.say(remark, *called_with(verb, arguments, WIDTH - 16))
+
+    def product_of_rows(self, stage: MatMul, remark: Remark) -> None:
+        """A product with all rows of the matrices of every row."""
+        (operand,), (out,), (weight,) = stage.operand, stage.out, stage.weights
+        K, N = (self.count(v.axes[-1:]) for v in (operand, out))
+        each = self.count(operand.axes[:-1])
+        rows = {ALL: f"steps * B * {each}", LOOP: f"(stop - start) * {each}", ONCE: f"B * {each}"}[self.where]
+        left, target = (self.pointer(slot_view(self.schedule.slot[v]), True) for v in (operand, out))
+        ends, add = [target, N], "1" if stage.add else "0"
+        text, pitch, height, width = self.matrix(weight)
+        verb, sizes = ("few_rows", [width, height]) if stage.transposed else ("few", [height, width])
+        lines = called_with(verb, [rows, *sizes, left, K, text, pitch, *ends, add], WIDTH - 16)
+        if self.where != ONCE or self.prepacked:
+            verb, name = "multiply_all" if self.where == ALL else "multiply", self.pack(stage).name
+            packed = called_with(verb, [rows, N, K, left, K, name, *ends, add], WIDTH - 16)
+            either = [f"if ({name}) {{", *indented(packed), "} else {", *indented(lines), "}"]
+            lines = either if self.where == ONCE else packed
+        self.say(remark, *lines)
+
+    def from_left(self, stage: MatMul) -> list[str]:
+        """A product of a weight with the matrix of every row, and of every head."""
+        (operand,), (out,), (weight,) = stage.operand, stage.out, stage.weights
+        text, pitch, height, width = self.matrix(weight)
+        M, K, down, right = (width, height, "1", pitch) if stage.transposed else (height, width, pitch, "1")
+        N = self.count(operand.axes[-1:])
+        lead = {ALL: "steps * B", LOOP: "(stop - start)", ONCE: "B"}[self.where]
+        many = " * ".join(filter(None, [lead, self.count(operand.axes[:-2])]))
+        many = many.strip("()") if many == lead else many
+        source, target = (self.pointer(slot_view(self.schedule.slot[v]), True) for v in (operand, out))
+        ends = [f"{source} + k * {grouped(K)} * {N}", f"{target} + k * {grouped(M)} * {N}"]
+        self.file.helpers.add("from_left")
+        arguments = [M, N, K, text, down, right, *ends, "1" if stage.add else "0"]
+        return nested([("k", many)], called_with("from_left", arguments, WIDTH - 20))
 
     def as_it_lies(self, stage: MatMul, operand: View, out: View, N: str, K: str) -> list[str]:
         """A product of a few rows, for which packing a matrix does not pay; it may be packed already."""
@@ -487,7 +695,105 @@ class Lines:
         )
         return [f"if ({self.pack(stage).name}) {{", *indented(packed), "} else {", *indented(lines), "}"]
 
+    def blocks(self, weight: Weight, blocks: Size) -> Blocks:
+        """A matrix of blocks, one below the other, those of several gates as well."""
+        text, _, _, columns = self.matrix(weight)
+        gates, each = len(weight.members), self.names.letter(blocks)
+        rows = self.size((weight.stop - weight.start) / gates)
+        return Blocks(
+            text, f"{gates} * {each}" if gates > 1 else each, each, f"{grouped(rows)} / {each}", columns
+        )
+
+    def packed_blocks(self, stage: MatMul) -> Pack:
+        """Blocks as products want them, one behind the other."""
+        key = stage.weights, stage.transposed
+        if key not in self.packs:
+            names = dict.fromkeys(m for w in stage.weights for m in w.members)
+            wish = f"packed_{'_'.join(names)}{'' if stage.transposed else '_T'}"
+            name = self.names.of("view", f"{key}", wish, "packed")
+            lines, sizes = list[str](), list[str]()
+            for found in (self.blocks(weight, stage.blocks) for weight in stage.weights):
+                source = f"{found.text} + k * {found.entries}"
+                target = f"{name} + {' + '.join((*sizes, f'k * {found.panels(stage.transposed)}'))}"
+                M, K = found.rows, found.columns
+                verb, more = "pack_columns", [K, M, source, K, "0", target]
+                if stage.transposed:
+                    verb, more = "pack_rows", [M, K, source, K, "0", M, target]
+                lines += nested([("k", found.count)], called_with(verb, more, WIDTH - 12))
+                sizes.append(f"{found.count} * {found.panels(stage.transposed)}")
+            self.packs[key] = Pack(name, " + ".join(sizes), tuple(lines))
+        return self.packs[key]
+
+    def block_products(self, stage: MatMul, operand: View, out: View) -> list[str]:
+        """Every block times its share of the operand, for every gate."""
+        rows = {ALL: "steps * B", LOOP: "stop - start", ONCE: "B"}[self.where]
+        pitches, at = (self.pitch(operand), self.pitch(out)), sp.S.Zero
+        packed, bare, sizes = list[str](), list[str](), list[str]()
+        for n, weight in enumerate(stage.weights):
+            found = self.blocks(weight, stage.blocks)
+            M, K, many = found.rows, found.columns, len(weight.members) > 1
+            gate = {"start": (operand if stage.transposed else out).start + at}
+            share = "k % " + found.each if many else "k"
+            share = f"({share})" if many else share
+            if stage.transposed:
+                a = f"{self.pointer(replace(operand, **gate), True)} + k * {grouped(M)}"
+                y = f"{self.pointer(out, True)} + {share} * {grouped(K)}"
+                add = "1" if stage.add or n else f"k >= {found.each}" if many else "0"
+            else:
+                a = f"{self.pointer(operand, True)} + {share} * {grouped(K)}"
+                y = f"{self.pointer(replace(out, **gate), True)} + k * {grouped(M)}"
+                add = "1" if stage.add else "0"
+            inner, outer = (M, K) if stage.transposed else (K, M)
+            at += weight.stop - weight.start
+            head = [("k", found.count)]
+            if self.where != ONCE or self.prepacked:
+                verb = "multiply_all" if self.where == ALL else "multiply"
+                matrix = " + ".join(
+                    (self.packed_blocks(stage).name, *sizes, f"k * {found.panels(stage.transposed)}")
+                )
+                sizes.append(f"{found.count} * {found.panels(stage.transposed)}")
+                arguments = [rows, outer, inner, a, pitches[0], matrix, y, pitches[1], add]
+                packed += nested(head, called_with(verb, arguments, WIDTH - 24))
+            if self.where == ONCE:
+                matrix = f"{found.text} + k * {found.entries}"
+                arguments = [rows, outer, inner, a, pitches[0], matrix, K, y, pitches[1], add]
+                verb = "few_rows" if stage.transposed else "few"
+                bare += nested(head, called_with(verb, arguments, WIDTH - 16))
+        if packed and bare:
+            name = self.packed_blocks(stage).name
+            return [f"if ({name}) {{", *indented(packed), "} else {", *indented(bare), "}"]
+        return packed or bare
+
+    def outer_sum_of_matrices(self, stage: OuterSum) -> None:
+        """The gradient of a weight that multiplies matrices of every row."""
+        (left,), (right,) = stage.left, stage.right
+        found = self.module.fields[stage.weight.field]
+        width = self.size(found.width)
+        target = self.names["field gradient", stage.weight.field]
+        if stage.weight.start != 0:
+            target += f" + {times(grouped(self.size(stage.weight.start)), width)}"
+        M, N = (self.count((axis,)) for axis in stage.along)
+        self.clear(stage.left)
+        self.clear(stage.right)
+        lead = "B" if self.where == ONCE else "steps * B"
+        ends = [self.pointer(slot_view(self.schedule.slot[v]), True) for v in (left, right)]
+        if stage.along[0] == left.axes[-1]:
+            self.file.outers.append(N)
+            self.file.helpers.add("outer")
+            rows = f"{lead} * {self.count(left.axes[:-1])}"
+            arguments = [rows, M, N, ends[0], M, ends[1], N, target, width, "room"]
+            self.lines += called_with("outer", arguments, WIDTH - 8)
+            return
+        K = self.count(left.axes[-1:])
+        rows = " * ".join(filter(None, [lead, self.count(left.axes[:-2])]))
+        ends = [f"{end} + k * {grouped(n)} * {K}" for end, n in zip(ends, (M, N), strict=True)]
+        arguments = [M, N, K, ends[0], K, ends[1], K, target, width, "1"]
+        self.lines += nested([("k", rows)], called_with("few", arguments, WIDTH - 12))
+
     def outer_sum(self, stage: OuterSum) -> None:
+        if stage.along:
+            self.outer_sum_of_matrices(stage)
+            return
         left, right = (joined([self.schedule.slot[v] for v in vs]) for vs in (stage.left, stage.right))
         found = self.module.fields[stage.weight.field]
         low, high = stage.weight.columns or (sp.S.Zero, found.width)
@@ -499,15 +805,31 @@ class Lines:
             terms.append(self.size(low))
         M, N = self.size(left.stop - left.start), self.size(high - low)
         rows = "B" if self.where == ONCE else "steps * B"
+        ends = [self.pointer(left, True), self.pointer(right, True), " + ".join(terms)]
+        heads: list[tuple[str, str]] = []
+        if stage.blocks != 1:
+            blocks = self.blocks(stage.weight, stage.blocks)
+            share = f"(k % {blocks.each})" if len(stage.weight.members) > 1 else "k"
+            M, heads = blocks.rows, [("k", blocks.count)]
+            shares = f"k * {grouped(M)}", f"{share} * {grouped(N)}", f"k * {blocks.entries}"
+            ends = [f"{end} + {part}" for end, part in zip(ends, shares, strict=True)]
         arguments = [
-            *(rows, M, N, self.pointer(left, True), self.pitch(left)),
-            *(self.pointer(right, True), self.pitch(right), " + ".join(terms), width, "room"),
+            rows,
+            M,
+            N,
+            ends[0],
+            self.pitch(left),
+            ends[1],
+            self.pitch(right),
+            ends[2],
+            width,
+            "room",
         ]
         self.clear(stage.left)
         self.clear(stage.right)
         self.file.outers.append(N)
         self.file.helpers.add("outer")
-        self.lines += called_with("outer", arguments, WIDTH - 8)
+        self.lines += nested(heads, called_with("outer", arguments, WIDTH - 8 - 4 * len(heads)))
 
     def column_sum(self, stage: ColumnSum) -> None:
         source, target = (joined([self.schedule.slot[v] for v in vs]) for vs in (stage.operand, stage.out))
@@ -527,6 +849,20 @@ class Lines:
             self.lines.append(self.clearing(buffer))
 
     def clearing(self, buffer: Buffer) -> str:
-        name, width = self.names["memory", buffer.name], self.size(buffer.width)
+        name, width = self.names["memory", buffer.name], self.names.width(buffer.width, buffer.axes)
         n, first = ("1", "0") if self.where == ONCE else ("steps", "first")
         return f"clear_rows({n}, B, {width}, {first}, lengths, {name});"
+
+
+def called(
+    inner: Inner, counts: Sequence[str], pointers: Mapping[Value, str], out: Value, add: bool
+) -> list[str]:
+    """The innermost loops of a sum as a call."""
+    values = [pointers[v] for v in inner.order]
+    if inner.loops == 1:
+        base, _, at = pointers[out].partition(" + ")
+        return [f"{base}[{at or 0}] {'+=' if add else '='} {inner.name}({', '.join([*counts, *values])});"]
+    if inner.name == "column_sums":
+        return called_with(inner.name, [*counts, *values, counts[1], pointers[out]], WIDTH - 20)
+    sign = [] if inner.adds else ["1" if add else "0"]
+    return called_with(inner.name, [*counts, *values, pointers[out], *sign], WIDTH - 20)

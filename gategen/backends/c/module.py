@@ -17,7 +17,7 @@ PYTHON_WORDS = frozenset(
     """
     kept ends statistics running d_initial array new entries passed address function library compile_to
     processor passing_folder LOCK FLAGS WISHES ARGUMENTS NOTHING SOURCE HEADER ctypes atexit shlex
-    shutil subprocess threading cache lru_cache sha256 Path machine TemporaryDirectory mkdtemp
+    shutil subprocess threading cache lru_cache sha256 text_of machine TemporaryDirectory mkdtemp
     """.split()
 )
 
@@ -84,7 +84,6 @@ def said_of(shape: str, buffer: Buffer) -> str:
 def python_context(module: CtypesModule) -> dict[str, object]:
     """All that the template of the Python module prints."""
     given = interface.signature(module)
-    letters = letters_of(module)
     graph = module.plan.step.forward.graph
     sources = [module.at(value, module.plan.step.forward) for _, value in graph.outputs]
     outputs = interface.output_records(module, sources, sources)
@@ -104,48 +103,15 @@ def python_context(module: CtypesModule) -> dict[str, object]:
         untape=call("(", [*others[:count], "*kept", *others[count:]], ") = tape"),
         tape=f"return {passing.result.value}, final, None if kept is None else Tape({', '.join(order)})",
     )
-    size, inputs, results = "s" * len(letters), "p" * len(given.inputs), "p" * len(outputs)
-    normed = bool(given.buffers)
-    arguments = {
-        "workspace": f"ss{size}",
-        "step_workspace": f"s{size}",
-        "forward": f"ss{size}p{inputs}pp{'pi' * normed}{results}ppp",
-        "backward": f"ss{size}p{inputs}ip{'i' * normed}p{results}p{inputs}pp",
-        "step": f"s{size}p{inputs}{'p' * normed}pp{results}p",
-    }
-    every = ["T", "B", *letters]
-    names = [i.name for i in given.inputs]
-    statistics = ["statistics", "bool(training)"] * normed
-    ahead = ["dtype", *every, "for_c(params)", *names]
     return {
         **vars(given),
         **vars(passing),
-        "run_forward": run_line(
-            "forward", *ahead, "initial", "ends", *statistics, *(o.name for o in outputs), "[*final]", "kept"
-        ),
-        "run_backward": run_line(
-            "backward",
-            *(*ahead, "given", "ends", *(["training"] * normed), "for_c(kept)"),
-            f"*for_c(({', '.join(o.gradient for o in outputs)},))",
-            *("[*d_params]", *(i.gradient for i in given.inputs), "[*d_initial]"),
-        ),
-        "run_step": run_line(
-            "step",
-            "dtype",
-            "B",
-            *letters,
-            "for_c(params)",
-            *names,
-            "None",
-            "[*state]",
-            *(o.name for o in outputs),
-        ),
+        **run_lines(module, given, outputs),
         "kept": kept,
-        "keeps_dtype": "" if normed else "dtype = ",
+        "keeps_dtype": "" if given.buffers else "dtype = ",
         "made_final": call(
             "final = States(", [f"np.empty((B, {state.size}), dtype)" for state in given.states]
         ),
-        "arguments": tuple(arguments.items()),
         "alone": True,
         "second": False,
         "singular": False,
@@ -157,6 +123,38 @@ def python_context(module: CtypesModule) -> dict[str, object]:
             (o.name, f"(B, {module.names.letter(value.size)})")
             for o, (_, value) in zip(outputs, graph.outputs, strict=True)
         ],
+    }
+
+
+def run_lines(
+    module: CtypesModule, given: interface.Signature, outputs: Sequence[interface.OutputRecord]
+) -> dict[str, object]:
+    """The lines that call the functions of C, and what these take: sizes, integers and pointers."""
+    letters, normed = letters_of(module), bool(given.buffers)
+    size, each, results = "s" * len(letters), "p" * len(given.inputs), "p" * len(outputs)
+    inputs = [i.name for i in given.inputs]
+    ahead = ["dtype", "T", "B", *letters, "for_c(params)", *inputs]
+    statistics = ["statistics", "bool(training)"] * normed
+    gradients = f"*for_c(({', '.join(o.gradient for o in outputs)},))"
+    targets = ["[*d_params]", *(i.gradient for i in given.inputs), "[*d_initial]"]
+    names = [o.name for o in outputs]
+    return {
+        "arguments": (
+            ("workspace", f"ss{size}"),
+            ("step_workspace", f"s{size}"),
+            ("forward", f"ss{size}p{each}pp{'pi' * normed}{results}ppp"),
+            ("backward", f"ss{size}p{each}ip{'i' * normed}p{results}p{each}pp"),
+            ("step", f"s{size}p{each}{'p' * normed}pp{results}p"),
+        ),
+        "run_forward": run_line(
+            "forward", *ahead, "initial", "ends", *statistics, *names, "[*final]", "kept"
+        ),
+        "run_backward": run_line(
+            "backward", *ahead, "given", "ends", *(["training"] * normed), "for_c(kept)", gradients, *targets
+        ),
+        "run_step": run_line(
+            "step", "dtype", "B", *letters, "for_c(params)", *inputs, "None", "[*state]", *names
+        ),
     }
 
 

@@ -89,9 +89,9 @@ def commented(lines: Sequence[str]) -> list[str]:
     return [f"// {part}" for part in folded(lines, 100)]
 
 
-def statement(text: str) -> list[str]:
-    """A statement, which goes on in the next lines where it is long."""
-    first, *others = filled_words(text, WIDTH - 10)
+def statement(text: str, width: int = WIDTH - 10) -> list[str]:
+    """A statement, which goes on in the next lines where it is long, but not at a null character."""
+    first, *others = (line.replace("\0", " ") for line in filled_words(text, width))
     return [first, *(f"    {line}" for line in others)]
 
 

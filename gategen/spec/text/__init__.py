@@ -18,6 +18,9 @@ a docstring: its first paragraph is the title, the others are the reference.
 reads it. `n_a, n_b = layer_norm((U_a @ h, U_b @ h))` defines two gates. The order does not matter.
 Expressions are those of the Python form: `+ - * / **`, `W @ v`, `W.T @ v`, comparisons inside `where`, and
 the functions that gategen exports, with their keyword arguments; `Abs Max Min Heaviside erf` are known too.
+`p, q = softmax(a, b)` is a joint softmax, `softmax(C, over=keys)` goes along one axis. `x[t-2]` and `h[t-2]`
+are earlier values: the cell gets states for them, `x_1`, `x_2` and `h_2`, which begin with 0; `h[t-1]` is
+`h`. A size that is no other name is a number: `q / sqrt(keys)`.
 
 **Roles follow from use.** What an equation defines is a gate, or with `'` a state; `x` is the input; a name
 that begins with one of `W U V P R b c p g` and `_` is a matrix where it stands on the left of `@`,
@@ -26,6 +29,7 @@ below its word:
 
     name: mine                        where it is not the name of the file
     inputs: x, m[1], w[memory]        read at every step, the sequence first; size `input` unless given
+    inputs: X[nodes, input]           a matrix at every step, as states and gates may be matrices
     states: h, k[6] = -0.25           carried; size `hidden` and start 0 unless given
     matrices: A, C[rank, hidden], D[hidden, (hidden, input)]        the last one for D @ concat(h, x)
     vectors: q, e[1], a[memory]       size `hidden` unless given
@@ -45,10 +49,19 @@ otherwise `init` draws trained ones, and asks for fixed ones by name:
     vectors: b_f = 1
     scalars: alpha = 0.5
 
-`lower @ v` is the cumulative sum, `strict_lower @ v` the one of what stands before; entry i of
-`shift(k) @ v` is entry i - k of `v`, or 0. These, and `identity`, are for square matrices. `blocks(a, b)`
-are equal blocks along a vector, or down the diagonal of a matrix. Of stacked rows or columns a tuple has one
-for each.
+`lower @ v` is `cumsum(v)`, `strict_lower @ v` the sum of what stands before; entry i of
+`shift(k) @ v` is entry i - k of `v`, or 0; in `rotation(k) @ v` the first entry follows the last. These, and
+`identity`, are for square matrices. `blocks(a, b)` are equal blocks along a vector, or down the diagonal of a
+matrix. Of stacked rows or columns a tuple has one for each.
+
+**Weights and matrices.** `W @ C` and `C @ V`, with `states: C[hidden, keys]` and `matrices: W, V`, are
+products with every row's matrix; what stands on the right of one is declared. With `inputs: X[rows, input]`
+and `matrices: K[(input, input, input), hidden]`, `conv(X, K, over=rows)` is a convolution whose kernel has
+three places, and `shifted(X, k, over=rows)` has as entry i the entry i - k of X, or 0.
+
+**Matrices of matrices.** On the left of `@` may stand an expression of matrices, scalars and numbers:
+`(M_h * U_h) @ h`, `(A - A.T) @ h`, `inv(identity + A) @ h`, `expm(A)`, `A / row_norms(A)`, `(A @ B) @ h`;
+`norm(A)` is a number. All undeclared names in it are matrices, but for sizes: `(A / sqrt(keys)) @ h`.
 
 **Safety.** `lines` cuts the text, `ast.parse` makes a tree of each expression, `trees` refuses a tree that
 holds anything but the kinds of nodes listed there, and `expressions` looks names up in the cell's own and

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,11 +15,12 @@ from sympy.core.relational import Relational
 from gategen.errors import SpecError
 from gategen.spec import language as lang
 from gategen.spec.functions import TABLE
+from gategen.spec.names import LEFT
 from gategen.spec.recipes import RECIPES
 from gategen.spec.text.lines import NAME_A_PART, short
 from gategen.spec.text.outline import did_you_mean
 from gategen.spec.text.slips import MATRIX
-from gategen.spec.text.trees import DEPTH, SWITCH
+from gategen.spec.text.trees import DEPTH, OF_MATRICES, SWITCH, UNIT
 
 WEIGHT = 2_000  # nodes of one expression: elu, gelu, layer_norm and others write their argument several times
 EXPONENT = 1_000
@@ -65,9 +67,13 @@ def _as_it_is(function: Any) -> Callable[[sp.Expr], sp.Expr]:
 
 
 _SIGNATURES = """
-concat(a, ...)  sum_(a, ...)  mean(a, ...)  var(a, ...)  layer_norm(v, gain=None, bias=None, eps=1e-5)
+inv(A)  expm(A)  norm(A)  row_norms(A)
+concat(a, ...)  outer(v, k)  sum_(a, ...)  mean(a, ...)  var(a, ...)  max_(a, ...)
+softmax(a, ...)  logsumexp(a, ...)  cumsum(v, over=None)  shifted(v, k, over)  conv(K, C, over)
+layer_norm(v, gain=None, bias=None, eps=1e-5, over=None)
 batch_norm(v, gain=1, bias=0, eps=1e-5, momentum=0.1)
 """
+OVER = ("sum_", "mean", "var", "max_", "softmax", "logsumexp")  # of several values, or of one along an axis
 FUNCTIONS = {
     **{row.name: Function(row.apply, row.text) for row in TABLE if row.public},
     **{text.partition("(")[0]: Function(getattr(lang, text.partition("(")[0]), text)
@@ -87,11 +93,13 @@ FUNCTIONS = {
 def _bound(function: Function, words: Sequence[str | None]) -> list[str]:
     """The parameter that each argument is for; None stands for an argument without a word."""
     if function.variadic:
+        if words == [None, "over"] and function.text.startswith(OVER):
+            return ["a", "over"]
         if any(words) or not words:
             raise SpecError(f"{function.text} takes one value or more, by place")
         return ["a"] * len(words)
     parameters = list(function.parameters)
-    if words.count(None) > len(parameters):
+    if words.count(None) > len(parameters) - ("over" in parameters):  # an axis is never told by its place
         raise SpecError(f"{function.text} is given {len(words)} arguments", hint=function.text)
     bound = [parameters[k] if word is None else word for k, word in enumerate(words)]
     for word in bound:
@@ -182,6 +190,10 @@ def _raised(base: sp.Expr, exponent: sp.Expr) -> sp.Expr:
 _COMPARISONS: dict[type[ast.cmpop], Any] = {
     ast.Lt: sp.StrictLessThan, ast.LtE: sp.LessThan, ast.Gt: sp.StrictGreaterThan, ast.GtE: sp.GreaterThan,
 }  # fmt: skip
+_OPERATIONS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
+    ast.Pow: operator.pow, ast.MatMult: operator.matmul,
+}  # fmt: skip
 _TUPLES = {("layer_norm", "v"), ("layer_norm", "gain"), ("layer_norm", "bias")}
 
 
@@ -223,10 +235,16 @@ class Builder:
             raise SpecError(f"this is a tuple of {len(made)} values", hint=f"take it apart: {hint}")
         if isinstance(made, lang.Transposed):
             raise SpecError(f"{made} can only stand on the left of @", hint=f"{made} @ v")
+        if isinstance(made, lang.Contents):
+            raise SpecError(
+                f"{made} is what a matrix holds, and no value", hint=f"S @ v, with fixed matrices: S = {made}"
+            )
         return settled(lang.expression(made, "a value"))
 
     def any(self, tree: ast.expr) -> Any:
-        """A value, a tuple of values, a comparison, or a transposed matrix."""
+        """A value, a tuple of values, a comparison, or a matrix."""
+        if not isinstance(tree, (ast.Name, ast.Subscript, ast.Call)) and self.is_matrix(tree):
+            return self.matrices(tree)
         match tree:
             case ast.Constant(value=number) if type(number) in (int, float):
                 return sp.sympify(number, strict=True)
@@ -236,8 +254,6 @@ class Builder:
                 return self.name(name)
             case ast.Attribute(value=ast.Name(id=name), attr="next"):
                 return next_of(self.name(name))
-            case ast.Attribute(attr="T"):
-                return self.matrix(tree)
             case ast.Attribute(attr=attribute):
                 hint = "W.T is a transposed matrix, h' the next value of a state"
                 raise SpecError(f".{attribute} has no place in an expression", hint=hint)
@@ -245,6 +261,8 @@ class Builder:
                 return self.part(name, k)
             case ast.Subscript(value=ast.Call() as inner, slice=ast.Constant(value=int(k))) if type(k) is int:
                 return self.member(self.any(inner), k)
+            case ast.Subscript(value=ast.Name(id=name), slice=index):
+                return self.earlier(name, index)
             case ast.Subscript():
                 raise SpecError("[ ] stands behind a name and holds one whole number", hint="b[0]")
             case ast.Tuple(elts=parts):
@@ -267,7 +285,9 @@ class Builder:
                 return self.call(name, tree)
         raise SpecError("only a function of gategen can be called", hint="tanh(v)")
 
-    def name(self, name: str) -> lang.Name:
+    def name(self, name: str) -> Any:
+        if name == UNIT and name not in self.symbols:
+            return lang.identity
         if name not in self.symbols:  # all names have a role by now, but states where their start is read
             hint = "it may be an expression of numbers, constants, vectors and scalars"
             raise SpecError(f"an initial value reads the state {name}", hint=hint)
@@ -276,12 +296,26 @@ class Builder:
     def part(self, name: str, index: int) -> Any:
         """`A[0]`, of names that have parts."""
         symbol: Any = self.name(name)
-        if not hasattr(symbol, "__getitem__"):
-            raise SpecError(f"{name}[{index}]: {name} has no parts", hint=name)
+        if not isinstance(symbol, lang.Stack):
+            before = f", or {name}[t-1] of the step before" if isinstance(symbol, lang.Stepped) else ""
+            raise SpecError(f"{name}[{index}]: {name} has no parts", hint=f"{name}{before}")
         try:
             return symbol[index]
         except IndexError:
             raise SpecError(f"{name}[{index}]: {name} has no such part", hint="the first is 0") from None
+
+    def earlier(self, name: str, index: ast.expr) -> lang.Name:
+        """`x[t - 1]`."""
+        symbol = self.name(name)
+        match index:
+            case ast.Name(id="t"):
+                return lang.earlier(symbol, 0)
+            case ast.BinOp(ast.Name(id="t"), ast.Sub(), ast.Constant(int(k))) if type(k) is int:
+                return lang.earlier(symbol, k)
+            case ast.BinOp(ast.Name(id="t"), ast.Add(), ast.Constant(int(k))) if type(k) is int:
+                return lang.earlier(symbol, -k)
+        message = f"{name}[{short(ast.unparse(index))}]: what stands in [ ] is a whole number, or the step"
+        raise SpecError(message, hint=f"b[0] of stacked rows, {name}[t-1] of the step before")
 
     @staticmethod
     def member(made: Any, index: int) -> Any:
@@ -294,35 +328,91 @@ class Builder:
 
     # ------------------------------------------------------------------------------------------ operations
 
-    def matrix(self, tree: ast.expr, operand: ast.expr | None = None) -> Any:
+    def matrix(self, tree: ast.expr, operand: ast.expr) -> Any:
         """What stands on the left of `@`: a matrix, or several of stacked rows."""
-        transposed = isinstance(tree, ast.Attribute) and tree.attr == "T"
-        inner = tree.value if isinstance(tree, ast.Attribute) and transposed else tree
-        made = self.any(inner) if isinstance(inner, (ast.Name, ast.Subscript)) else None
-        one = made[0] if isinstance(made, lang.Stack) else made
-        if made is None or not isinstance(one, lang.Matrix):
-            message = f"a matrix is expected, not {short(ast.unparse(inner))}"
-            raise SpecError(message, hint=self.instead_of(inner, operand))
-        return made.T if transposed else made
+        if self.is_matrix(tree):
+            return self.matrices(tree)
+        turned = isinstance(tree, ast.Attribute) and tree.attr == "T"
+        inner = tree.value if isinstance(tree, ast.Attribute) and turned else tree
+        after = isinstance(inner, ast.Attribute) and inner.attr == "next" and self.is_state(inner.value)
+        made = self.any(inner) if after or isinstance(inner, (ast.Name, ast.Subscript)) else None
+        if not turned and isinstance(made, lang.Stack) and isinstance(made[0], lang.Matrix):
+            return made
+        if made is not None and self.of_rows(made):
+            return made.T if turned else made
+        message = f"a matrix is expected, not {short(ast.unparse(tree))}"
+        raise SpecError(message, hint=self.instead_of(tree, operand))
+
+    def matrices(self, tree: ast.expr) -> Any:
+        """An expression of matrices: what they do with each other and with numbers they know themselves."""
+        match tree:
+            case ast.Attribute(value=inner, attr="T"):
+                return self.matrices(inner).T
+            case ast.UnaryOp(op=ast.USub(), operand=inner):
+                return -self.matrices(inner)
+            case ast.UnaryOp(operand=inner):
+                return self.matrices(inner)
+            case ast.BinOp(left=left, op=op, right=right):
+                return _OPERATIONS[type(op)](self.side(left), self.side(right))
+        return self.any(tree)
+
+    def side(self, tree: ast.expr) -> Any:
+        return self.matrices(tree) if self.is_matrix(tree) else self.one(self.any(tree))
+
+    def is_matrix(self, tree: ast.AST) -> bool:
+        """Whether this is a matrix, or would be one but for a mistake in it."""
+        match tree:
+            case ast.Name(id=name):
+                known = self.symbols.get(name, lang.identity if name == UNIT else None)
+                return known is lang.identity or isinstance(known, lang.Matrix)
+            case ast.Subscript(value=ast.Name(id=name), slice=ast.Constant(value=k)):
+                parts = self.symbols.get(name)
+                return (
+                    isinstance(parts, lang.Stack)
+                    and isinstance(parts[0], lang.Matrix)
+                    and k in range(len(parts))
+                )
+            case ast.Attribute(value=inner, attr="T") | ast.UnaryOp(operand=inner):
+                return self.is_matrix(inner)
+            case ast.BinOp(left=left, op=ast.MatMult(), right=right):
+                return self.is_matrix(left) and self.is_matrix(right)
+            case ast.BinOp(left=left, right=right):
+                return self.is_matrix(left) or self.is_matrix(right)
+            case ast.Call(func=ast.Name(id=name)):
+                return name in OF_MATRICES and name != "norm"
+        return False
+
+    def is_state(self, tree: ast.expr) -> bool:
+        return isinstance(tree, ast.Name) and isinstance(self.symbols.get(tree.id), lang.State)
+
+    @staticmethod
+    def of_rows(symbol: Any) -> bool:
+        """Whether every row of it is a matrix, or may be: what size a gate has is not known yet."""
+        of = symbol.state if isinstance(symbol, lang.Next) else symbol
+        of = symbol.of if isinstance(symbol, lang.Past) else of
+        sized = isinstance(of, (lang.Input, lang.State)) and isinstance(of.size, tuple)
+        return sized or isinstance(of, lang.Gate)
 
     def instead_of(self, tree: ast.expr, operand: ast.expr | None) -> str:
         """What to write where something else than a matrix stands on the left of `@`."""
         match tree:
             case ast.BinOp(op=ast.MatMult(), left=left, right=right):
                 return f"multiply by the vector first: {ast.unparse(left)} @ ({ast.unparse(right)} @ ...)"
-            case ast.Attribute(value=ast.Name(id=name), attr="next") if self.is_matrix(tree.value):
+            case ast.Attribute(value=ast.Name(id=name), attr="next") if self.looks_like_one(tree.value):
                 return f"the transposed matrix is {name}.T"
-        if operand is None or any(map(self.is_matrix, ast.walk(tree))):
-            return "(W + U) @ x is W @ x + U @ x, (2*W) @ x is 2*(W @ x), and v * x is elementwise"
+            case ast.Name(id=name) if isinstance(self.symbols.get(name), lang.Count):
+                return f"{name} is a size, and so a number; a matrix has another name: matrices: W_{name}"
+        if operand is None or any(map(self.looks_like_one, ast.walk(tree))):
+            return LEFT
         sides = (tree, operand)
         a, b = (f"({ast.unparse(t)})" if isinstance(t, ast.BinOp) else ast.unparse(t) for t in sides)
         core = operand.value if isinstance(operand, ast.Attribute) and operand.attr == "T" else operand
-        if self.is_matrix(core):
+        if self.looks_like_one(core):
             return f"the matrix stands on the left: {ast.unparse(core)} @ {a}"
         return f"the inner product is sum_({a} * {b}), and {a} * {b} is elementwise"
 
-    def is_matrix(self, tree: ast.AST) -> bool:
-        """Whether this is the name of a matrix, or looks like one."""
+    def looks_like_one(self, tree: ast.AST) -> bool:
+        """Whether this is the name of a matrix, or like one."""
         if not isinstance(tree, ast.Name):
             return False
         symbol = self.symbols.get(tree.id)
@@ -331,11 +421,13 @@ class Builder:
         )
 
     def product(self, tree: ast.BinOp) -> Any:
+        turned = isinstance(tree.left, ast.Attribute) and tree.left.attr == "T"
+        if self.is_matrix(tree.right) and not turned and not self.is_matrix(tree.left):
+            value = self.one(self.any(tree.left))
+            if lang.may_be_matrix(value):
+                return value @ self.matrices(tree.right)
         matrix = self.matrix(tree.left, tree.right)
-        operand = self.any(tree.right)
-        return matrix @ (
-            operand if isinstance(operand, (lang.Matrix, lang.Transposed)) else self.one(operand)
-        )
+        return matrix @ self.one(self.any(tree.right))
 
     def terms(self, tree: ast.expr) -> list[sp.Expr]:
         """The terms of a sum."""
@@ -377,8 +469,9 @@ class Builder:
         ]
         bound = _bound(function, [word for word, _ in given])
         made = [self.argument(name, word, arg) for word, (_, arg) in zip(bound, given, strict=True)]
-        values = {} if function.variadic else dict(zip(bound, made, strict=True))
-        required = [values.pop(word) for word, needed in function.parameters.items() if needed and values]
+        values = dict(zip(bound, made, strict=True)) if "over" in bound or not function.variadic else {}
+        needed = [word for word, must in function.parameters.items() if must and word in values]
+        required = [values.pop(word) for word in needed if word != "over"]
         result = function.call(*(required or made), **values)
         parts = result if isinstance(result, tuple) else (result,)
         if sum(map(self.weight, parts)) > WEIGHT:
@@ -408,6 +501,10 @@ class Builder:
             return made
         if (function, word) == ("gelu", "approximate") and isinstance(tree, ast.Constant):
             return tree.value
+        if word == "over" and isinstance(tree, ast.Tuple):
+            return tuple(self.argument(function, word, part) for part in tree.elts)
+        if word == "over":
+            return ast.unparse(tree).replace(" ", "").strip("'\"")
         if (function, word) in _TUPLES and isinstance(tree, ast.Tuple):
             return tuple(self.argument("" if word == "v" else function, word, part) for part in tree.elts)
         if (
@@ -417,8 +514,10 @@ class Builder:
             and tree.value is None
         ):
             return None
+        if function in OF_MATRICES:
+            return self.side(tree)
         made = self.any(tree)
-        if (function, word) in _TUPLES and isinstance(made, lang.Stack):
+        if isinstance(made, lang.Stack) and ((function, word) in _TUPLES or function == "conv"):
             return made
         value = self.one(made)
         if word in ("eps", "momentum") and not (value.is_number or isinstance(value, lang.Constant)):

@@ -201,7 +201,13 @@ def _size(tree: ast.expr) -> Any:
             return number
         case ast.Tuple(elts=parts):
             return tuple(map(_size, parts))
-    raise SpecError("a size is a name or a whole number", hint="hidden, input, 6, or a name of your own")
+        case ast.BinOp(op=ast.Mult()):
+            return f"{_size(tree.left)}*{_size(tree.right)}"
+        case ast.BinOp(op=ast.Div(), left=ast.Name(), right=ast.Name() | ast.Constant()):
+            return f"{_size(tree.left)}/{_size(tree.right)}"
+    raise SpecError(
+        "a size is a name or a whole number", hint="hidden, input, 6, hidden/heads, or a name of your own"
+    )
 
 
 # ------------------------------------------------------------------------------------------ equations

@@ -167,24 +167,27 @@ def _implied(parts: Outline, known: set[str]) -> dict[str, Callable[[str], Any]]
                 lang.check_name(name)
                 if name == "x":
                     found[name] = lang.inputs
+                elif name in sizes and not (left and PARAMETER.match(name)):
+                    found[name] = lang.size
                 elif not PARAMETER.match(name):
-                    raise SpecError(f"{name} is not known", hint=_advice(name, left, {*known, *found}, sizes))
+                    raise SpecError(f"{name} is not known", hint=_advice(name, left, {*known, *found}))
                 elif left or name not in found:
                     found[name] = lang.matrices if left else lang.vectors
     return found
 
 
 def _check_python(parts: Outline, kinds: Mapping[str, str]) -> None:
-    """That no value of another step is read, as in `x[t - 1]`, and no module, as in `np.tanh(x)`."""
+    """That no gate of another step is read, as in `z[t - 1]`, and no module, as in `np.tanh(x)`."""
     for tree, statement in parts.expressions:
         for node in ast.walk(tree):
             with statement.blamed():
                 match node:
                     case ast.Subscript(slice=ast.Constant()):
                         continue
-                    case ast.Subscript(value=ast.Name(id=name)) if kinds.get(name, "inputs") in _CARRIED:
+                    case ast.Subscript(value=ast.Name(id=name)) if kinds.get(name) == "gates":
                         message = f"{ast.unparse(node)}: a step reads its inputs and the states before it"
-                        raise SpecError(message, hint=_CARRIED[kinds.get(name, "inputs")].format(name=name))
+                        hint = f"for {name} of the step before: states: q, q' = {name}; then it is q"
+                        raise SpecError(message, hint=hint)
                     case ast.Call(func=ast.Attribute(attr=word)) if not _known(node.func, kinds):
                         message = f"{ast.unparse(node.func)}: no module stands before a function"
                         raise SpecError(message, hint=_function(word))
@@ -204,13 +207,6 @@ def _function(word: str) -> str:
     return RECIPES.get(word) or did_you_mean(word, FUNCTIONS) or f"there are: {', '.join(FUNCTIONS)}"
 
 
-_CARRIED = {  # what to write for a value of the step before
-    "states": "{name} is the value of the step before, {name}' the new one",
-    "inputs": "for {name} of the step before: states: q[input], q' = {name}; then it is q",
-    "gates": "for {name} of the step before: states: q, q' = {name}; then it is q",
-}
-
-
 def _doubts(parts: Outline, symbols: Mapping[str, Any]) -> Iterator[tuple[str, Where]]:
     """What looks like a slip of the pen, and where."""
     declared = {d.name for d in parts.declarations}
@@ -228,15 +224,15 @@ def _matrices(symbols: Mapping[str, Any]) -> set[str]:
     return {name for name, symbol in symbols.items() if isinstance(_members(symbol)[0], lang.Matrix)}
 
 
-def _advice(name: str, left: bool, known: Iterable[str], sizes: Iterable[str]) -> str:
+def _advice(name: str, left: bool, known: Iterable[str]) -> str:
     """What to write instead of a name that is not known."""
     stem, _, end = name.partition("_")
     if name in FUNCTIONS:
         return f"a function has arguments: {FUNCTIONS[name].text}"
     if name in PATTERNS:
         return f"{name} is what a matrix holds: fixed matrices: S = {name}; then S @ v"
-    if name in sizes:
-        return f"{name} is a size and no value; a number is a constant: constants: n_{name} = 64"
+    if name == "t":
+        return "the step stands in x[t-1] alone; the time that has passed is an input: inputs: t[1]"
     if end in ("t", "prev", "old", "new", "next") and stem in {"x", *known}:
         return f"{stem} is written without the step; of a state {stem}, {stem}' is the new value"
     declare = f"declare it, such as matrices: {name}"
@@ -300,6 +296,8 @@ def _contents(tree: ast.expr) -> Any:
             return tuple(map(_contents, parts))
         case ast.Call(func=ast.Name(id="shift"), args=[k], keywords=[]):
             return lang.shift(Builder({}).value(k))
+        case ast.Call(func=ast.Name(id="rotation"), args=[k], keywords=[]):
+            return lang.rotation(Builder({}).value(k))
         case ast.Call(func=ast.Name(id="blocks"), args=parts, keywords=[]):
             return lang.blocks(*map(_contents, parts))
     read = [node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id not in FUNCTIONS]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import re
 import warnings
+from collections import deque
+from collections.abc import Iterator
 
 from gategen.errors import SpecError
 from gategen.spec.text.lines import NAME_A_PART
@@ -27,6 +29,10 @@ _REFUSED: dict[type[ast.AST], tuple[str, str]] = {
     ast.Slice: ("a slice", "one whole number: b[0]"), ast.List: ("a list", "a tuple is (a, b)"),
     ast.JoinedStr: ("a string", ""), ast.ListComp: ("for", ""), ast.GeneratorExp: ("for", ""),
 }  # fmt: skip
+
+
+UNIT = "identity"  # a matrix without a declaration
+OF_MATRICES = ("inv", "expm", "norm", "row_norms")  # functions of matrices
 
 
 class Budget:
@@ -98,14 +104,36 @@ def continues(node: ast.AST, child: ast.AST) -> bool:
 def names(tree: ast.expr) -> dict[str, bool]:
     """The names that a tree reads, but for those of functions, and whether they are those of matrices."""
     found: dict[str, bool] = {}
-    nodes = list(ast.walk(tree))
+    nodes = list(_without_indices(tree))
     called = {id(node.func) for node in nodes if isinstance(node, ast.Call)}
     left = {id(_core(node.left)) for node in nodes if isinstance(node, ast.BinOp) and _is_product(node)}
     left |= {id(_core(node)) for node in nodes if isinstance(node, ast.Attribute) and node.attr == "T"}
+    left |= {id(part) for node in nodes for whole in _of_matrices(node) for part in ast.walk(whole)}
     for node in nodes:
-        if isinstance(node, ast.Name) and id(node) not in called:
+        if isinstance(node, ast.Name) and id(node) not in called and node.id != UNIT:
             found[node.id] = found.get(node.id, False) or id(node) in left
     return found
+
+
+def _of_matrices(node: ast.AST) -> list[ast.expr]:
+    """The expressions of matrices in a node: a left side that is more than a name, arguments of `inv`."""
+    match node:
+        case ast.BinOp(
+            left=ast.BinOp() | ast.UnaryOp() | ast.Attribute(value=ast.BinOp()) as left, op=ast.MatMult()
+        ):
+            return [left]
+        case ast.Call(func=ast.Name(id=name), args=args) if name in OF_MATRICES:
+            return args
+    return []
+
+
+def _without_indices(tree: ast.AST) -> Iterator[ast.AST]:
+    """All nodes but those that stand in [ ], where t is the step."""
+    waiting = deque([tree])
+    while waiting:
+        node = waiting.popleft()
+        yield node
+        waiting.extend([node.value] if isinstance(node, ast.Subscript) else ast.iter_child_nodes(node))
 
 
 def _is_product(node: ast.BinOp) -> bool:

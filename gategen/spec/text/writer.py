@@ -13,12 +13,12 @@ from sympy.core.relational import Relational
 from gategen.errors import UnsupportedError
 from gategen.spec import language as lang
 from gategen.spec.cell import Array, Cell
-from gategen.spec.elementwise import Row
 from gategen.spec.equations import Eq
 from gategen.spec.printer import ATOM, Printer
 from gategen.spec.text.outline import WORDS
 from gategen.spec.text.reader import PARAMETER
 from gategen.spec.text.slips import slips
+from gategen.spec.text.trees import UNIT
 
 
 class _Text(Printer):
@@ -32,9 +32,6 @@ class _Text(Printer):
     def number(self, value: sp.Number) -> tuple[str, int]:
         text, tightness = super().number(value)
         return (repr(float(value)) if value.is_Float else text), tightness
-
-    def word(self, row: Row) -> str:
-        return row.name if row.public or row.name != "step" else "Heaviside"
 
     def quoted(self, word: str) -> str:
         return f'"{word}"'
@@ -58,6 +55,12 @@ def write(cell: Cell) -> str:
 
     It says no name: what becomes of it in a file is another cell, and called as the file is.
     """
+    if UNIT in {symbol.name for symbol in cell.symbols} and any(
+        e.rhs.has(lang.unit) for e in cell.all_equations
+    ):
+        raise UnsupportedError(
+            f"{cell.name} has a name {UNIT}, and the text form has no other word for the unit matrix"
+        )
     return "\n".join([*_heading(cell.title, cell.reference, cell.name), *_body(cell)])
 
 
@@ -148,7 +151,8 @@ def _undeclared(cell: Cell) -> set[str]:
 
 def _follows(array: Array) -> bool:
     """Whether role, size, training and what it begins with follow from the name and its use."""
-    plain = array.trainable and not array.contents and not _extent(array)
+    one = isinstance(array.members[0], lang.Scalar)
+    plain = array.trainable and not array.contents and not one and not _extent(array)
     return plain and bool(PARAMETER.match(array.name))
 
 
@@ -164,8 +168,9 @@ def _extent(array: Array) -> str:
     return _bracketed(parameter.size, "hidden") if isinstance(parameter, lang.Vector) else ""
 
 
-def _bracketed(size: lang.Size, default: str) -> str:
-    return "" if size == default else f"[{_size_text(size)}]"
+def _bracketed(size: lang.Extent, default: str) -> str:
+    axes = size if isinstance(size, tuple) else (size,)
+    return "" if size == default else f"[{', '.join(map(_size_text, axes))}]"
 
 
 def _size_text(size: Any) -> str:

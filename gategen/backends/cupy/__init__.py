@@ -1,0 +1,98 @@
+"""CuPy: a module, and the `.cu` file of the kernels that it launches between stacked matrix products.
+
+text         words, expressions and lines of CUDA, and what a kernel is made of
+sums         which threads share sums over axes of matrices
+module       the module, and what of its memory is kept in the type that is computed with
+kernels      a kernel for the pointwise ops of each phase, and those of sums
+loops        all steps in one launch, where no unit waits for another
+persistent   all steps in one launch, by blocks that wait for each other
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import partial
+
+from gategen.backends.comments import Remark, listed
+from gategen.backends.cupy.kernels import Kernels
+from gategen.backends.cupy.loops import LoopText
+from gategen.backends.cupy.module import CupyModule
+from gategen.backends.cupy.persistent import Persistent
+from gategen.backends.cupy.text import CudaKernel, in_cuda, mentions, used_functions
+from gategen.backends.folding import WIDTH, call, listing
+from gategen.backends.functions import context
+from gategen.backends.pointwise import filled, times
+from gategen.backends.second import context as second_context
+from gategen.graph import length
+from gategen.plan import Plan, TimeLoop, loops, persists, second
+from gategen.render import module_text, render
+
+ARRAYS = False
+
+
+def files(plan: Plan) -> dict[str, str]:
+    """The module and the kernels of a cell, by file name."""
+    kernels: dict[str, list[CudaKernel]] = {}  # by function
+    made = context(CupyModule(loops(plan)), partial(Emitter, kernels))
+    name = f"{plan.cell.name}_cupy"
+    return {f"{name}.py": module_text(made), f"{name}.cu": kernels_text(name, made, kernels)}
+
+
+def second_files(plan: Plan) -> dict[str, str]:
+    """The module and the kernels of the second derivatives of a cell, by file name."""
+    kernels: dict[str, list[CudaKernel]] = {}
+    made = second_context(CupyModule(loops(second(plan, ARRAYS))), partial(Emitter, kernels))
+    name = f"{plan.cell.name}_cupy_jvp"
+    return {f"{name}.py": module_text(made, "second"), f"{name}.cu": kernels_text(name, made, kernels)}
+
+
+def kernels_text(name: str, made: Mapping[str, object], kernels: Mapping[str, list[CudaKernel]]) -> str:
+    """The text of the kernels that the module of this name launches."""
+    listed = [kernel for some in kernels.values() for kernel in some]
+    places = (re.search(r"\bk_(\w+) = k\b", line) for kernel in listed for line in kernel.index)
+    along = next((place[1] for place in places if place), "")
+    used = used_functions(listed)
+    cuda = {**made, "module": name, "kernels": listed, "functions": used, "along": along}
+    return render("cupy/kernels.cu.jinja", cuda).rstrip() + "\n"
+
+
+class Emitter(Kernels):
+    """Those of loops that are one launch too."""
+
+    def time_loop(self, loop: TimeLoop) -> None:
+        """A kernel whose threads take an entry of a row each through all steps."""
+        back, launch = self.schedule.graph.backwards, "through_time"
+        ruled = self.module.plan.opens
+        text = LoopText(self, loop, "first" if ruled and not back else "0")
+        ends = (*loop.stores, *(then for _, then in loop.carries))  # on the way back others have no memory
+        told = self.comment(*(ends if back else (op.out for op in loop.ops)))
+        made = listed([v.name for v in dict.fromkeys((*ends, *loop.writes))])
+        above = (f"Computes {made}.",) if back else told.text
+        self.module.helpers.update((launch, "steps_of"))
+        lines, much = (text.index, text.loads, text.computes), (times("B", text.width),)
+        self.emit(above, told, *lines, text.arguments, launch, much, ("B", "T", "first"))
+
+    def persistent(self) -> str:
+        if not persists(self.schedule):
+            return ""
+        text = Persistent(self)
+        name = f"{self.module.cell.name}_{self.way.name}_{len(self.kernels) + 1}"
+        self.module.helpers.update(("one_launch", "steps_of"))
+        lines = (text.index, text.loads, tuple(map(in_cuda, text.computes)))
+        words = "\n".join(line for some in lines for line in some)
+        sizes = [word for word in ("T", "first", *self.names.sizes.values()) if mentions(words, word)]
+        fixed = ["unsigned* arrived", "real* parts", "const Index kept", "const Index B"]
+        declared = [*fixed, *(f"const Index {w}" for w in sizes), *(d for d, _ in text.arrays)]
+        declared += ["const bool* __restrict__ finished"]
+        parameters = tuple(filled(declared, WIDTH - 11))
+        told = ("All steps in one launch: blocks share the units, and meet before products and sums.",)
+        self.kernels.append(CudaKernel(name, told, parameters, *lines))
+        held = f"({listing([f'({n}, {size})' for size, n in text.held.items()])})"
+        passed = ["start" if word == "first" else word for word in sizes]
+        arguments = [*passed, *(host for _, host in text.arrays), "finished"]
+        shares = [f"({f.gates}, {self.size(length(f.size))}, {self.size(f.inner)})" for _, f in text.products]
+        weights = f"({listing(shares)})"
+        head = [f'"{name}"', "dtype", "blocks", "B", f"{len(text.sums)}", held, weights]
+        self.say(Remark(), call("one_launch(", [*head, *arguments]))
+        return text.widest
