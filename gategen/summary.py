@@ -27,6 +27,7 @@ import sympy as sp
 from sympy.core.relational import Relational
 
 from gategen.graph import length
+from gategen.graph.ops import in_quotients
 from gategen.plan import (
     ColumnSum,
     Contraction,
@@ -45,7 +46,6 @@ from gategen.plan import (
     plan,
 )
 from gategen.spec.cell import Cell
-from gategen.spec.names import shared
 
 FLOAT32 = 4  # bytes
 
@@ -224,14 +224,8 @@ def formula(
         over = "".join(f"/{factor(symbol, -exponent)}" for symbol, exponent in powers if exponent < 0)
         return times.join([*([str(count)] if count != 1 or not factors else []), *factors]) + over
 
-    terms = sp.expand(expr.xreplace(shares_in(expr))).as_coefficients_dict()
+    terms = sp.expand(in_quotients(expr)).as_coefficients_dict()
     return " + ".join(term(m, terms[m]) for m in sorted(terms, key=_by_degree)) or "0"
-
-
-def shares_in(expr: sp.Expr) -> dict[sp.Symbol, sp.Expr]:
-    """The sizes in a polynomial that are shares of others, `hidden/heads`, as quotients."""
-    told = ((symbol, shared(str(symbol))) for symbol in expr.free_symbols)
-    return {symbol: length(whole) / length(count) for symbol, (whole, count) in told if whole}
 
 
 def sizes_in(monomial: sp.Expr) -> dict[sp.Symbol, int]:

@@ -154,12 +154,12 @@ def forward(
     np.matmul(x.reshape(T * B, I), A.T, out=gates.reshape(T * B, 3 * H))
     np.sum(gates, axis=-1, keepdims=True, out=centre_z)
     centre_z *= 0.3333333333333333
-    centre_z /= (H)
+    centre_z /= H
     gates -= centre_z
     np.multiply(gates, gates, out=gates_3)
     np.sum(gates_3, axis=-1, keepdims=True, out=p_z)
     p_z *= 0.3333333333333333
-    p_z /= (H)
+    p_z /= H
     p_z += 1e-05
     np.sqrt(p_z, out=p_z)
     np.reciprocal(p_z, out=p_z)
@@ -188,12 +188,12 @@ def forward(
         np.matmul(h_t, R_T, out=gates_2_t)
         np.sum(gates_2_t, axis=-1, keepdims=True, out=centre_z_2)
         centre_z_2 *= 0.3333333333333333
-        centre_z_2 /= (H)
+        centre_z_2 /= H
         gates_2_t -= centre_z_2
         np.multiply(gates_2_t, gates_2_t, out=u)
         np.sum(u, axis=-1, keepdims=True, out=p_z_2_t)
         p_z_2_t *= 0.3333333333333333
-        p_z_2_t /= (H)
+        p_z_2_t /= H
         p_z_2_t += 1e-05
         np.sqrt(p_z_2_t, out=p_z_2_t)
         np.reciprocal(p_z_2_t, out=p_z_2_t)
@@ -353,7 +353,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         np.multiply(p_z_2_ts, p_z_2_ts, out=k_sum_square_R_0_h)
         k_sum_square_R_0_h *= p_z_2_ts
         k_sum_square_R_0_h *= -0.16666666666666666
-        k_sum_square_R_0_h /= (H)
+        k_sum_square_R_0_h /= H
 
         for (
             d_y_t, d_A_2_x, g_c_2_t, r_t, d_A_1_x, d_A_0_x, d_gates_3_t, d_gates_t, d_gates_4_t, k_g_p_z_2_t,
@@ -432,7 +432,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
             # d_sum_R_0_h *= 1 / 3 / hidden
             d_sum_R_0_h *= 0.3333333333333333
-            d_sum_R_0_h /= (H)
+            d_sum_R_0_h /= H
 
             np.add(k_centred_R_2_h_t, d_sum_R_0_h, out=d_R_2_h)  # d_R_2_h = d_sum_R_0_h + k_centred_R_2_h
             np.add(k_centred_R_1_h_t, d_sum_R_0_h, out=d_R_1_h)  # d_R_1_h = d_sum_R_0_h + k_centred_R_1_h
@@ -473,7 +473,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     s_3 *= p_z
     d_sum_square_A_0_x *= s_3
     d_sum_square_A_0_x *= -0.16666666666666666
-    d_sum_square_A_0_x /= (H)
+    d_sum_square_A_0_x /= H
 
     # d_A_2_x = 2 * d_sum_square_A_0_x * centred_A_2_x + d_A_2_x * g_x_2 * p_z
     # d_A_1_x = 2 * d_sum_square_A_0_x * centred_A_1_x + d_A_1_x * g_x_1 * p_z
@@ -501,7 +501,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     # d_sum_A_0_x *= 1 / 3 / hidden
     d_sum_A_0_x *= 0.3333333333333333
-    d_sum_A_0_x /= (H)
+    d_sum_A_0_x /= H
 
     d_gates += d_sum_A_0_x
 
@@ -551,12 +551,12 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     np.matmul(x, A.T, out=gates)
     np.sum(gates, axis=-1, keepdims=True, out=centre_z)
     centre_z *= 0.3333333333333333
-    centre_z /= (H)
+    centre_z /= H
     gates -= centre_z
     np.multiply(gates, gates, out=gates_3)
     np.sum(gates_3, axis=-1, keepdims=True, out=p_z)
     p_z *= 0.3333333333333333
-    p_z /= (H)
+    p_z /= H
     p_z += 1e-05
     np.sqrt(p_z, out=p_z)
     np.reciprocal(p_z, out=p_z)
@@ -572,12 +572,12 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     np.matmul(h_t, R.T, out=gates_2)
     np.sum(gates_2, axis=-1, keepdims=True, out=centre_z_2)
     centre_z_2 *= 0.3333333333333333
-    centre_z_2 /= (H)
+    centre_z_2 /= H
     gates_2 -= centre_z_2
     np.multiply(gates_2, gates_2, out=u)
     np.sum(u, axis=-1, keepdims=True, out=p_z_2)
     p_z_2 *= 0.3333333333333333
-    p_z_2 /= (H)
+    p_z_2 /= H
     p_z_2 += 1e-05
     np.sqrt(p_z_2, out=p_z_2)
     np.reciprocal(p_z_2, out=p_z_2)

@@ -162,12 +162,12 @@ def forward(
     np.matmul(x.reshape(T * B, I), A.T, out=gates.reshape(T * B, 4 * H))
     np.sum(gates, axis=-1, keepdims=True, out=centre_i)
     centre_i *= 0.25
-    centre_i /= (H)
+    centre_i /= H
     gates -= centre_i
     np.multiply(gates, gates, out=gates_3)
     np.sum(gates_3, axis=-1, keepdims=True, out=p_i)
     p_i *= 0.25
-    p_i /= (H)
+    p_i /= H
     p_i += 1e-05
     np.sqrt(p_i, out=p_i)
     np.reciprocal(p_i, out=p_i)
@@ -205,12 +205,12 @@ def forward(
         np.matmul(h_t, R_T, out=gates_2_t)
         np.sum(gates_2_t, axis=-1, keepdims=True, out=centre_i_2)
         centre_i_2 *= 0.25
-        centre_i_2 /= (H)
+        centre_i_2 /= H
         gates_2_t -= centre_i_2
         np.multiply(gates_2_t, gates_2_t, out=u)
         np.sum(u, axis=-1, keepdims=True, out=p_i_2_t)
         p_i_2_t *= 0.25
-        p_i_2_t /= (H)
+        p_i_2_t /= H
         p_i_2_t += 1e-05
         np.sqrt(p_i_2_t, out=p_i_2_t)
         np.reciprocal(p_i_2_t, out=p_i_2_t)
@@ -236,11 +236,11 @@ def forward(
 
         # h' = o * tanh(layer_norm(c', g_c, b_c))
         np.sum(c_next, axis=-1, keepdims=True, out=centre_h)
-        centre_h /= (H)
+        centre_h /= H
         np.subtract(c_next, centre_h, out=centred_c_next_t)
         np.multiply(centred_c_next_t, centred_c_next_t, out=square_c_next)
         np.sum(square_c_next, axis=-1, keepdims=True, out=p_h_t)
-        p_h_t /= (H)
+        p_h_t /= H
         p_h_t += 1e-05
         np.sqrt(p_h_t, out=p_h_t)
         np.reciprocal(p_h_t, out=p_h_t)
@@ -400,13 +400,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         np.multiply(p_h_ts, p_h_ts, out=k_sum_square_c)
         k_sum_square_c *= p_h_ts
         k_sum_square_c *= -0.5
-        k_sum_square_c /= (H)
+        k_sum_square_c /= H
 
         # k_sum_square_R_0_h = -1 / 8 * p_i_2**3 / hidden
         np.multiply(p_i_2_ts, p_i_2_ts, out=k_sum_square_R_0_h)
         k_sum_square_R_0_h *= p_i_2_ts
         k_sum_square_R_0_h *= -0.125
-        k_sum_square_R_0_h /= (H)
+        k_sum_square_R_0_h /= H
 
         for (
             d_y_t, d_tanh_h_2_t, k_g_p_h_t, g_g_c_t, d_A_3_x, g_g_h_3, g_g_x_3, k_sum_square_c_t,
@@ -457,7 +457,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             np.sum(g_centre_h, axis=-1, keepdims=True, out=d_sum_c_next)
 
             # d_sum_c_next *= 1 / hidden
-            d_sum_c_next /= (H)
+            d_sum_c_next /= H
 
             # d_c += d_sum_c_next + k_centred_c
             d_c += k_centred_c_t
@@ -535,7 +535,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
             # d_sum_R_0_h *= 1 / 4 / hidden
             d_sum_R_0_h *= 0.25
-            d_sum_R_0_h /= (H)
+            d_sum_R_0_h /= H
 
             np.add(k_centred_R_3_h_t, d_sum_R_0_h, out=d_R_3_h)  # d_R_3_h = d_sum_R_0_h + k_centred_R_3_h
             np.add(k_centred_R_2_h_t, d_sum_R_0_h, out=d_R_2_h)  # d_R_2_h = d_sum_R_0_h + k_centred_R_2_h
@@ -576,7 +576,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     s_4 *= p_i
     d_sum_square_A_0_x *= s_4
     d_sum_square_A_0_x *= -0.125
-    d_sum_square_A_0_x /= (H)
+    d_sum_square_A_0_x /= H
 
     # d_A_3_x = 2 * d_sum_square_A_0_x * centred_A_3_x + d_A_3_x * g_x_3 * p_i
     # d_A_2_x = 2 * d_sum_square_A_0_x * centred_A_2_x + d_A_2_x * g_x_2 * p_i
@@ -607,7 +607,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     # d_sum_A_0_x *= 1 / 4 / hidden
     d_sum_A_0_x *= 0.25
-    d_sum_A_0_x /= (H)
+    d_sum_A_0_x /= H
 
     d_gates += d_sum_A_0_x
 
@@ -652,12 +652,12 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     np.matmul(x, A.T, out=gates)
     np.sum(gates, axis=-1, keepdims=True, out=centre_i)
     centre_i *= 0.25
-    centre_i /= (H)
+    centre_i /= H
     gates -= centre_i
     np.multiply(gates, gates, out=gates_3)
     np.sum(gates_3, axis=-1, keepdims=True, out=p_i)
     p_i *= 0.25
-    p_i /= (H)
+    p_i /= H
     p_i += 1e-05
     np.sqrt(p_i, out=p_i)
     np.reciprocal(p_i, out=p_i)
@@ -682,12 +682,12 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     np.matmul(h_t, R.T, out=gates_2)
     np.sum(gates_2, axis=-1, keepdims=True, out=centre_i_2)
     centre_i_2 *= 0.25
-    centre_i_2 /= (H)
+    centre_i_2 /= H
     gates_2 -= centre_i_2
     np.multiply(gates_2, gates_2, out=u)
     np.sum(u, axis=-1, keepdims=True, out=p_i_2)
     p_i_2 *= 0.25
-    p_i_2 /= (H)
+    p_i_2 /= H
     p_i_2 += 1e-05
     np.sqrt(p_i_2, out=p_i_2)
     np.reciprocal(p_i_2, out=p_i_2)
@@ -709,11 +709,11 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
 
     # h' = o * tanh(layer_norm(c', g_c, b_c))
     np.sum(c_next, axis=-1, keepdims=True, out=centre_h)
-    centre_h /= (H)
+    centre_h /= H
     np.subtract(c_next, centre_h, out=centred_c_next)
     np.multiply(centred_c_next, centred_c_next, out=square_c_next)
     np.sum(square_c_next, axis=-1, keepdims=True, out=p_h)
-    p_h /= (H)
+    p_h /= H
     p_h += 1e-05
     np.sqrt(p_h, out=p_h)
     np.reciprocal(p_h, out=p_h)

@@ -180,7 +180,7 @@ def forward(
     softplus_lf_all = gates[..., 2 * H + 2 * K + 1 :]
 
     # k = (W_k @ x) / sqrt(keys) + b_k
-    np.sqrt((K), out=p_k)
+    np.sqrt(K, out=p_k)
     np.reciprocal(p_k, out=p_k)
 
     np.matmul(x.reshape(T * B, I), W.T, out=qk_all.reshape(T * B, 2 * K))  # q = W_q @ x + b_q
@@ -540,7 +540,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     softplus_lf, q = gates[:, 2 * H + 2 * K + 1 :], gates[:, :K]
 
     # k = (W_k @ x) / sqrt(keys) + b_k
-    np.sqrt((K), out=p_k)
+    np.sqrt(K, out=p_k)
     np.reciprocal(p_k, out=p_k)
 
     np.matmul(x, W.T, out=qk)  # q = W_q @ x + b_q

@@ -320,7 +320,7 @@ def forward(
     # y = layer_norm(wkv @ r, g_y, b_y, eps=0.00064) * silu(g)
     np.sum(centred_wkv_r, axis=-1, keepdims=True, out=centre_y)
     np.tanh(tanh_A_g_s, out=tanh_A_g_s)
-    centre_y /= (H)
+    centre_y /= H
     centred_wkv_r -= centre_y
     np.multiply(centred_wkv_r, centred_wkv_r, out=square_wkv_r)
     np.matmul(tanh_A_g_s.reshape(T * B, R), B_g.T, out=v_g.reshape(T * B, I))
@@ -329,7 +329,7 @@ def forward(
     np.subtract(x_1[:-1], x, out=v_g_2)
     v_g_2 *= v_g
     v_g_2 += x
-    p_y /= (H)
+    p_y /= H
     p_y += 0.00064
     np.sqrt(p_y, out=p_y)
     np.reciprocal(p_y, out=p_y)
@@ -469,7 +469,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     s_4 *= p_y
     d_sum_square_wkv_r *= s_4
     d_sum_square_wkv_r *= -0.5
-    d_sum_square_wkv_r /= (H)
+    d_sum_square_wkv_r /= H
 
     d_wkv_r[...] = d_sum_square_wkv_r
 
@@ -555,7 +555,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         np.subtract(1, v_v_ts, out=k_x_4)  # k_x_4 = 1 - v_v
 
         # d_sum_wkv_r *= 1 / hidden
-        d_sum_wkv_r_ts /= (H)
+        d_sum_wkv_r_ts /= H
 
         # d_wkv_r += d_sum_wkv_r / hidden
         d_wkv_r_ts += d_sum_wkv_r_ts
@@ -794,7 +794,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     np.matmul(s, A_g.T, out=tanh_A_g_s)
     np.sum(centred_wkv_r, axis=-1, keepdims=True, out=centre_y)
     np.tanh(tanh_A_g_s, out=tanh_A_g_s)
-    centre_y /= (H)
+    centre_y /= H
     centred_wkv_r -= centre_y
     np.multiply(centred_wkv_r, centred_wkv_r, out=square_wkv_r)
     np.matmul(tanh_A_g_s, B_g.T, out=v_g)
@@ -803,7 +803,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     np.subtract(x_1_t, x, out=v_g_2)
     v_g_2 *= v_g
     v_g_2 += x
-    p_y /= (H)
+    p_y /= H
     p_y += 0.00064
     np.sqrt(p_y, out=p_y)
     np.reciprocal(p_y, out=p_y)

@@ -330,12 +330,12 @@ def forward(
     np.sum(v_y, axis=-1, keepdims=True, out=sum_v_y)
     np.sum(centred_S_next_r, axis=-1, keepdims=True, out=centre_y)
     sigmoid(sigmoid_A_g_v_g, 0.5, out=sigmoid_A_g_v_g)
-    centre_y /= (H)
+    centre_y /= H
     centred_S_next_r -= centre_y
     np.multiply(centred_S_next_r, centred_S_next_r, out=square_S_next_r)
     np.matmul(sigmoid_A_g_v_g.reshape(T * B, R), B_g.T, out=g.reshape(T * B, H))
     np.sum(square_S_next_r, axis=-1, keepdims=True, out=p_y)
-    p_y /= (H)
+    p_y /= H
     p_y += 0.00064
     np.sqrt(p_y, out=p_y)
     np.reciprocal(p_y, out=p_y)
@@ -483,7 +483,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     s_2 *= p_y
     d_sum_square_S_next_r *= s_2
     d_sum_square_S_next_r *= -0.5
-    d_sum_square_S_next_r /= (H)
+    d_sum_square_S_next_r /= H
 
     d_S_next_r[...] = d_sum_square_S_next_r
 
@@ -583,7 +583,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         np.subtract(1, d_A_w_v_w_ts, out=d_A_w_v_w_ts)
 
         # d_sum_S_next_r *= 1 / hidden
-        d_sum_S_next_r_ts /= (H)
+        d_sum_S_next_r_ts /= H
 
         # d_S_next_r += d_sum_S_next_r / hidden
         d_S_next_r_ts += d_sum_S_next_r_ts
@@ -874,12 +874,12 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     np.sum(v_y, axis=-1, keepdims=True, out=sum_v_y)
     np.sum(centred_S_next_r, axis=-1, keepdims=True, out=centre_y)
     sigmoid(sigmoid_A_g_v_g, half, out=sigmoid_A_g_v_g)
-    centre_y /= (H)
+    centre_y /= H
     centred_S_next_r -= centre_y
     np.multiply(centred_S_next_r, centred_S_next_r, out=square_S_next_r)
     np.matmul(sigmoid_A_g_v_g, B_g.T, out=g)
     np.sum(square_S_next_r, axis=-1, keepdims=True, out=p_y)
-    p_y /= (H)
+    p_y /= H
     p_y += 0.00064
     np.sqrt(p_y, out=p_y)
     np.reciprocal(p_y, out=p_y)

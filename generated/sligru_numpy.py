@@ -277,12 +277,12 @@ def forward(
         np.matmul(h_t, U_T, out=gates_2_t)
         np.sum(gates_2_t, axis=-1, keepdims=True, out=centre_z)
         centre_z *= half
-        centre_z /= (H)
+        centre_z /= H
         gates_2_t -= centre_z
         np.multiply(gates_2_t, gates_2_t, out=u)
         np.sum(u, axis=-1, keepdims=True, out=p_z_t)
         p_z_t *= half
-        p_z_t /= (H)
+        p_z_t /= H
         p_z_t += 1e-05
         np.sqrt(p_z_t, out=p_z_t)
         np.reciprocal(p_z_t, out=p_z_t)
@@ -414,7 +414,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         np.multiply(p_z_ts, p_z_ts, out=k_sum_square_U_h_h)
         k_sum_square_U_h_h *= p_z_ts
         k_sum_square_U_h_h *= -0.25
-        k_sum_square_U_h_h /= (H)
+        k_sum_square_U_h_h /= H
 
         for (
             d_y_t, d_gates_3_each, d_gates_4_t, d_gates_3_t, d_gates_t, g_scale_n_t, d_W_h_x, centred_n, d_n,
@@ -479,7 +479,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
             # d_sum_U_h_h *= 1 / 2 / hidden
             d_sum_U_h_h *= half
-            d_sum_U_h_h /= (H)
+            d_sum_U_h_h /= H
 
             d_gates_2_t += d_sum_U_h_h
             np.matmul(d_gates_2_t, U_tiles, out=d_u_h_tiles)  # d_u_h = U_h.T @ d_U_h_h + U_z.T @ d_U_z_h

@@ -524,6 +524,9 @@ def main() -> int:
     parser.add_argument("--batch", type=int, default=10, help="cells whose kernels are compiled together")
     parser.add_argument("--shrink", type=float, default=60, help="seconds for a counterexample")
     parser.add_argument("--c", action="store_true", help="judge the generated C instead of the CUDA")
+    parser.add_argument(
+        "--heads", action="store_true", help="cells with a matrix for every head of every row"
+    )
     given = parser.parse_args()
     target = "c" if given.c else "cuda"
     warnings.simplefilter("ignore")
@@ -534,7 +537,7 @@ def main() -> int:
         os.environ.setdefault("CFLAGS", "-O1")
         for low in range(given.begin, given.begin + given.count, given.batch):
             high = min(low + given.batch, given.begin + given.count)
-            found, skipped = findings([rolled(given.seed, k) for k in range(low, high)], target)
+            found, skipped = findings([rolled(given.seed, k, given.heads) for k in range(low, high)], target)
             unfit += skipped
             for finding in found:
                 stages[finding.stage] += 1

@@ -401,7 +401,7 @@ DERIVATIONS = (
     ),
     Mutant(
         "gategen/graph/flatten.py", "a mean along one axis is over as many as the value has",
-        "for v in values)) / length(kept)", "for v in values))",
+        "for v in values)) / number(kept)", "for v in values))",
     ),
     Mutant(
         "gategen/plan/ahead.py", "a product of two axes stands in the order of its factors",
@@ -857,7 +857,20 @@ VECTORS = (
     ),
     Mutant(
         "gategen/spec/heads.py", "what goes along the axis of heads looks for its name",
-        ", Str(HEADS): Str(str(count))}", "}",
+        "swap[word] = Str(str(_counted(str(word), count)))", "swap[word] = word",
+    ),
+    Mutant(
+        "gategen/spec/heads.py", "initial values of matrices in shares are those of others",
+        "sized(state.size), state.initial.xreplace(swap))", "sized(state.size), state.initial)",
+    ),
+    Mutant(
+        "gategen/graph/ops.py", "a mean over a share divides by what no kernel knows",
+        "return in_quotients(length(size))", "return length(size)",
+    ),
+    Mutant(
+        "gategen/backends/cupy/loops.py", "a kernel of all steps asks for the places along axes too early",
+        "lines = [*self.loads, *self.computes]\n        places = self.host.along_axes()  # that these lines name",
+        "places = self.host.along_axes()  # that these lines name\n        lines = [*self.loads, *self.computes]",
     ),
     Mutant(
         "gategen/spec/heads.py", "weights of every shape are cut into blocks",

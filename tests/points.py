@@ -21,7 +21,7 @@ from reference import run as run_reference
 from gategen import Cell
 from gategen.graph import Graph, evaluate, flatten, start, with_computed
 from gategen.spec.cell import Size
-from gategen.spec.language import Next, batch_norm, extent_of, factors
+from gategen.spec.language import Next, as_said, batch_norm, extent_of, factors
 from gategen.spec.load import builtins, load
 
 SPECS = Path(__file__).parent / "specs"
@@ -40,7 +40,7 @@ T = 4
 LENGTHS = (3, 0, T, 1, T)
 B = len(LENGTHS)
 SIZES = {"input": 2, "hidden": 3}
-FURTHER = (6, 7, 8, 9)  # all distinct, and distinct from T and B
+FURTHER = (6, 7, 8, 9, 10, 11, 12, 13)  # all distinct, and distinct from T and B
 
 FUNCTIONS = numpy_functions()
 Array = Any
@@ -375,18 +375,19 @@ def sizes_of(point: Point) -> dict[str, int]:
     """As the arrays of the point say."""
     found: dict[str, int] = {}
     for s in point.cell.inputs:
-        axes = parts(s.size)
+        axes = parts(as_said(s.size))
         found |= zip(axes, point.values[s.name].shape[-len(axes) :], strict=True)
     for s in point.cell.states:
-        found |= zip(parts(s.size), point.values[f"initial.{s.name}"].shape[1:], strict=True)
+        found |= zip(parts(as_said(s.size)), point.values[f"initial.{s.name}"].shape[1:], strict=True)
     for a in point.cell.arrays:
-        for axis, length in zip(a.shape, point.values[a.name].shape, strict=True):
+        for axis, length in zip(as_said(a.shape), point.values[a.name].shape, strict=True):
             if isinstance(axis, str):
                 found[axis] = length
             elif isinstance(axis, tuple) and len({*axis}) == 1:
                 found.setdefault(axis[0], length // len(axis))
     for whole, count in point.cell.shares:
-        found[count] = found[whole] // found[f"{whole}/{count}"]
+        if (each := f"{whole}/{count}") in found:
+            found[count] = found[whole] // found[each]
     products = {size: length for size, length in found.items() if len(factors(size)) > 1}
     for size, length in products.items():
         unknown = [factor for factor in factors(size) if factor not in found]

@@ -154,16 +154,20 @@ def cells(draw: Any) -> Drawn:
     return _Maker(lambda most: draw(st.integers(0, most))).drawn("random")
 
 
-def rolled(start: int, nth: int) -> Drawn:
-    """One cell, the same for the same numbers; not by Hypothesis, which likes to repeat what it drew."""
-    dice = random.Random(f"{start} {nth}")
-    return _Maker(lambda most: dice.randint(0, most)).drawn(f"random_{start}_{nth}")
+def rolled(start: int, nth: int, heads: bool = False) -> Drawn:
+    """One cell, the same for the same numbers; not by Hypothesis, which likes to repeat what it drew.
+
+    With `heads` it has a matrix for every head of every row.
+    """
+    stem = f"heads_{start}_{nth}" if heads else f"random_{start}_{nth}"
+    dice = random.Random(stem.replace("random_", "").replace("_", " "))
+    return _Maker(lambda most: dice.randint(0, most), heads).drawn(stem)
 
 
 class _Maker:
     """Draws the parts of one cell; knows the size of everything declared so far."""
 
-    def __init__(self, upto: Dice) -> None:
+    def __init__(self, upto: Dice, heads: bool = False) -> None:
         self.upto = upto
         self.names: set[str] = set()
         self.oddity = self.pick((0, 0, 10, 60))
@@ -175,10 +179,21 @@ class _Maker:
             (named[0], named[1 + self.upto(len(named) - 2)]) if len(named) > 1 else ()
         )
         self.wide = self.wide if self.chance(35) else ()  # of matrices of every row, where there are any
+        self.heads: Size | None = self.pick(("heads", "heads", 2, 3)) if heads else None
+        self.axes = self.sides = (
+            self.wide
+        )  # two axes of matrices, and the sizes of vectors that go along them
+        if self.heads:
+            whole = self.chance(50)  # whether vectors of the size hidden have a part for every head
+            self.axes = (f"hidden/{self.heads}" if whole else "values", "keys")
+            self.sides = ("hidden" if whole else f"{self.heads}*values", f"{self.heads}*keys")
+            self.wide = (self.heads, *self.axes)
+            self.sizes += self.sides
         self.beside: Any = None  # a parameter that stands beside them
         self.table: dict[Any, Any] = {}  # of every symbol that is no weight
         self.shapes: dict[Any, Shape] = {}  # of every matrix
         self.computed: dict[Any, Shape] = {}  # of those that are computed
+        self.blocks: dict[Any, Shape] = {}  # of those in blocks, what a whole one would have
         self.pool: list[Any] = []  # what an equation can read
         self.spare: list[Any] = []  # expressions that wait for a use: the other part of a joint norm
         self.clean: set[Any] = set()  # what depends on no state
@@ -214,6 +229,15 @@ class _Maker:
         """What can be read of that size."""
         return [s for s in self.pool if self.table[s] == size and (states or s in self.clean)]
 
+    @property
+    def beside_wide(self) -> tuple[Size, ...]:
+        """The sizes of vectors that can stand beside matrices of every row."""
+        return (*self.sides, *([self.heads] if self.heads else []))
+
+    def axis(self, size: Size) -> Size:
+        """The axis along which a vector of that size goes."""
+        return dict(zip(self.sides, self.axes, strict=True)).get(size, size)
+
     def size(self, expr: Any) -> Size:
         """Of an expression; an assertion where it mixes sizes."""
         if isinstance(expr, (*lang.REDUCTIONS, lang.logsumexp)):
@@ -221,11 +245,12 @@ class _Maker:
         if isinstance(expr, (lang.matvec, lang.matmat)):
             left = isinstance(expr, lang.matvec)
             matrix, operand = expr.args[:2] if left else expr.args[1::-1]
-            rows, columns = self.shapes.get(matrix) or self.computed.get(matrix) or self.wide
+            known = (shapes.get(matrix) for shapes in (self.shapes, self.computed, self.blocks))
+            rows, columns = next(filter(None, known), self.sides)
             made = columns if expr.args[2] == left else rows
             own = 1 if isinstance(operand, lang.concat) else self.size(operand)
             if isinstance(own, tuple):
-                return (made, own[1]) if left else (own[0], made)
+                return (*own[:-2], made, own[-1]) if left else (*own[:-1], made)
             return made
         if isinstance(expr, lang.outer):
             return self.wide
@@ -234,7 +259,9 @@ class _Maker:
         if isinstance(expr, (lang.cumsum_over, lang.softmax_over, lang.normed_over, lang.shifted)):
             return self.size(expr.args[0])
         if isinstance(expr, (lang.Over, lang.logsumexp_over)):
-            return next(size for size in self.wide if size != expr.axis)
+            if self.heads and not isinstance(self.size(expr.args[0]), tuple):
+                return self.heads
+            return next(size for axis, size in zip(self.axes, self.sides, strict=True) if axis != expr.axis)
         if isinstance(expr, sp.Symbol):
             return self.table.get(expr, 1)
         args = expr.args
@@ -243,7 +270,7 @@ class _Maker:
             assert all(self.size(value) for value in expr.values)
         found = {self.size(arg) for arg in args} - {1}
         if self.wide in found:
-            assert found <= {self.wide, *self.wide}, f"{expr} mixes {found}"
+            assert found <= {self.wide, *self.beside_wide}, f"{expr} mixes {found}"
             return self.wide
         assert len(found) < 2, f"{expr} mixes {found}"
         return found.pop() if found else 1
@@ -266,7 +293,7 @@ class _Maker:
         kinds: list[Any] = [0.75, -1]
         if len(shape) == 2 and shape[0] == shape[1]:
             kinds += [gg.identity, gg.lower, gg.strict_lower, gg.shift(1), gg.rotation(-1)]
-        if shape and all(isinstance(size, str) for size in shape):
+        if shape and all(isinstance(size, str) and size.isidentifier() for size in shape):
             kinds.append(gg.blocks(1, -0.5))
         return {"trainable": trainable, "initial": self.pick(kinds)}
 
@@ -279,7 +306,12 @@ class _Maker:
         return made
 
     def matrix(self, rows: Size, columns: Any) -> Any:
-        """One of that shape, at times one that is computed of others."""
+        """One of that shape, at times one that is computed of others, or in blocks."""
+        if self.heads and rows == columns == "hidden" and self.chance(30):
+            shape = "hidden", f"hidden/{self.heads}"
+            made = gg.matrices(self.name("matrices"), shape=shape, trainable=not self.chance(12))
+            self.blocks[made] = rows, columns
+            return made.T if self.chance(30) else made
         if isinstance(columns, tuple) or not self.chance(15):
             return self.plain(rows, columns)
         try:
@@ -349,7 +381,7 @@ class _Maker:
         """The sizes of states that nothing else is called."""
         used = {s.name for s in self.table} | {m.name for m in self.shapes}
         sizes = {size for s, size in self.table.items() if isinstance(s, lang.State)}
-        return sorted(size for size in sizes if isinstance(size, str) and size not in used)
+        return sorted(s for s in sizes if isinstance(s, str) and s.isidentifier() and s not in used)
 
     def constant(self) -> Any:
         there = [s for s in self.table if isinstance(s, lang.Constant)]
@@ -381,7 +413,7 @@ class _Maker:
             return self.along(value, depth)
         if kind == 6:
             return self.weighted(value)
-        sizes = (1, *self.wide, self.wide)
+        sizes = (1, *self.beside_wide, self.wide)
         other = self.number() if self.chance(10) else self.expr(self.pick(sizes), depth - 1)
         if kind == 1:
             share = gg.sigmoid(self.expr(self.pick(sizes), depth - 2))
@@ -395,16 +427,17 @@ class _Maker:
 
     def weighted(self, value: Any) -> Any:
         """A matrix of every row times one or two weights, on one side."""
-        between = [s for s in self.sizes if s not in (1, *self.wide)]
-        side = self.upto(1)
-        axis = self.wide[side]
+        plain = [s for s in self.sizes if not isinstance(s, str) or s.isidentifier()]
+        between = [s for s in plain if s not in (1, *self.wide, *(self.sides if self.heads else ()))]
+        side = self.upto(1) if "/" not in str(self.axes[:1]) else 1
+        axis = self.axes[side]
         through = self.pick(between) if between and self.chance(40) else axis
         if value.is_number or not lang.may_be_matrix(value):
             return value
         if self.chance(30):
             places = self.pick((1, 3, 3, 5))
             kernel = gg.matrices(self.name("matrices"), shape=((axis,) * places, axis))
-            return gg.conv(*((value, kernel) if side else (kernel, value)), over=self.wide[not side]) / 3
+            return gg.conv(*((value, kernel) if side else (kernel, value)), over=self.axes[not side]) / 3
         weights = [self.matrix(axis, through), self.matrix(through, axis)][: 1 if through == axis else 2]
         if side == 0:
             for weight in reversed(weights):
@@ -424,21 +457,21 @@ class _Maker:
             return gg.shifted(value, self.pick((-5, -1, 1, 2)), over=over)
         if kind == 1:
             return gg.cumsum(value, over=over) / 3
-        gain, bias = (self.expr(self.pick((1, *self.wide)), depth - 2) for _ in range(2))
+        gain, bias = (self.expr(self.pick((1, *self.beside_wide)), depth - 2) for _ in range(2))
         eps = self.pick((1e-3, 0.1))
         return gg.layer_norm(value, gain if self.chance(50) else None, bias, eps=eps, over=over)
 
     def applied(self, size: Size, depth: int) -> Any:
         """What a matrix of every row makes of a vector, or a sum along one of its axes."""
-        first = size == self.wide[0]
-        over = self.wide[int(first)]
+        first = size == self.sides[0]
+        over = self.axes[int(first)]
         if self.chance(25):
             total = self.pick((gg.sum_, gg.mean, gg.max_, gg.logsumexp, gg.var))
             return total(self.expr(self.wide, depth - 1), over=over) / 3
         read = self.known(self.wide, states=self.by_state)
         if not read:
             return self.leaf(size)
-        chosen, operand = self.pick(read), self.expr(over, depth - 1)
+        chosen, operand = self.pick(read), self.expr(self.sides[int(first)], depth - 1)
         return (chosen if first else chosen.T) @ operand / 3
 
     def leaf(self, size: Any) -> Any:
@@ -455,11 +488,11 @@ class _Maker:
         if read and self.chance(75):
             return self.pick(read)
         if isinstance(size, tuple):
-            if self.chance(25):
+            if self.chance(0 if self.heads else 25):
                 self.beside = self.beside or gg.matrices(self.name("matrices"), shape=self.wide)
                 self.table[self.beside] = self.wide
                 return self.beside
-            return gg.outer(*(self.expr(part, 1) for part in size))
+            return gg.outer(*(self.expr(part, 1) for part in self.sides))
         if self.chance(30) or not self.pool:
             return self.scalar() if size == 1 and self.chance(60) else self.vector(size)
         others = [s for s in self.pool if self.by_state or s in self.clean]
@@ -481,8 +514,11 @@ class _Maker:
     )
 
     def inner(self, size: Size, depth: int) -> Any:
-        if self.wide and size in self.wide and self.chance(20):
+        if self.wide and size in self.sides and self.chance(20):
             return self.applied(size, depth)
+        if self.heads and size == self.heads and self.chance(30):
+            side = self.upto(1)
+            return gg.sum_(self.expr(self.sides[side], depth - 1), over=self.axes[side]) / 3
         kind = self.pick(self.KINDS)
         if kind in ("matrix", "concat") or (kind == "norm" and size == 1):
             return self.product(size, depth, kind == "concat")
@@ -497,7 +533,7 @@ class _Maker:
         if kind == "function":
             return self.pick(SMOOTH)(value)
         if kind == "cumsum" and isinstance(size, str) and self.chance(40):
-            return gg.shifted(value, self.pick((-3, -1, 1, 2)), over=size)
+            return gg.shifted(value, self.pick((-3, -1, 1, 2)), over=self.axis(size))
         if kind == "cumsum":
             return gg.cumsum(value) / 2
         if kind == "scaled":
@@ -538,6 +574,8 @@ class _Maker:
         gain, bias = (self.vector(size) if self.chance(50) else None for _ in range(2))
         eps = self.pick((1e-5, 1e-3, 0.1))
         value = self.expr(size, depth - 1)
+        if self.heads and size in self.sides and self.chance(50):
+            return gg.layer_norm(value, gain, bias, eps=max(eps, 1e-3), over=self.axis(size))
         if not self.chance(30):
             return gg.layer_norm(value, gain, bias, eps=eps)
         other = self.expr(self.pick(self.sizes), depth - 2)
@@ -547,6 +585,8 @@ class _Maker:
 
     def softmax(self, size: Size, depth: int) -> Any:
         value = self.expr(size, depth - 1)
+        if self.heads and size in self.sides and self.chance(50):
+            return gg.softmax(value, over=self.axis(size))
         if not self.chance(30):
             return gg.softmax(value)
         one, two = gg.softmax(value, self.expr(self.pick(self.sizes), depth - 2))
@@ -586,7 +626,7 @@ class _Maker:
         """What a state begins with."""
         kind = self.upto(9)
         if isinstance(size, tuple) and kind > 5:
-            return self.scalar() / 2 if kind < 8 else gg.tanh(self.vector(self.pick(size)))
+            return self.scalar() / 2 if kind < 8 else gg.tanh(self.vector(self.pick(self.beside_wide)))
         if kind < 6:
             return (0, 0, 0, 0.5, -0.25, sp.Rational(1, 3))[kind]
         v = self.vector(size)
@@ -674,6 +714,12 @@ class _Maker:
             equations[-1] = Eq(eq.lhs, eq.rhs + more)
         read = {s for eq in equations for s in eq.rhs.atoms(lang.Name)}
         told = {self.table[s] for s in read if isinstance(s, lang.Vector)}
+        if self.heads:
+            more = [size for size in self.beside_wide if size not in told and not isinstance(size, int)]
+            equations[-1] = Eq(
+                equations[-1].lhs, equations[-1].rhs + sum(gg.mean(self.vector(s)) for s in more)
+            )
+            told.update(self.beside_wide, self.wide)
         told.update(*(shape for m, shape in self.shapes.items() if m in read))
         told.update(self.wide if self.beside in read else ())
         columns = {size for m in read & {*self.shapes} for size in parts(self.shapes[m][1])}

@@ -97,6 +97,41 @@ def test_a_number_stands_for_the_size_heads_everywhere(name):
         assert np.array_equal(one, two)
 
 
+@pytest.mark.parametrize("count", [None, 2])
+def test_vectors_of_hidden_have_a_part_for_every_head_as_those_of_heads_times_values_do(count):
+    cell, other = CELLS["shared_heads"], CELLS["many_heads"]
+    cell, other = (cell, other) if count is None else (cell.with_heads(count), other.with_heads(count))
+    heads = {"heads": 2} if count is None else {}
+    module, wanted = gategen.compile(cell), gategen.compile(other)
+    assert "hidden" in cell.sizes and "values" not in cell.sizes
+    params = module.init(4, 6, **heads, keys=5, seed=3, dtype="float64")
+    arguments = inspect.signature(wanted.init).parameters
+    sizes = {"input_size": 4, "hidden_size": 6, "values": 3, "keys": 5, **heads}
+    same = wanted.init(**{name: sizes[name] for name in arguments if name in sizes}, seed=3, dtype="float64")
+    assert [a.shape for a in params] == [a.shape for a in same]
+    x = np.random.default_rng(4).standard_normal((T, B, 4))
+    (y, final, tape), (y_same, final_same, tape_same) = (
+        m.forward(p, x) for m, p in ((module, params), (wanted, same))
+    )
+    assert all(map(np.array_equal, (*y, *final), (*y_same, *final_same)))
+    grads, grads_same = module.backward(params, tape, y), wanted.backward(same, tape_same, y_same)
+    assert all(map(np.array_equal, (*grads.params, grads.x), (*grads_same.params, grads_same.x)))
+
+
+def test_sizes_in_shares_are_said_as_they_were_written():
+    cell = CELLS["shared_heads"]
+    module = gategen.compile(cell)
+    assert module.STATES["C"] == ("heads", "hidden/heads", "keys")
+    assert [*module.OUTPUTS.values()] == ["hidden", "heads*keys", ("heads", "hidden/heads", "keys")]
+    text = show(cell, "equations", "text")
+    assert "C[heads, hidden/heads, keys]" in text and "R_v[hidden, input]" in text
+    assert "heads*hidden" not in f"{text} {show(cell, 'equations', 'json')} {module.__doc__}"
+    net = RNN(cell, 4, 6, heads=3, keys=2, num_layers=2, bidirectional=True, seed=0)
+    assert net(np.zeros((2, 1, 4), "f"))[0][0].shape == (2, 1, 12)
+    with pytest.raises(ValueError, match="hidden_size is 7, which heads = 3 does not divide"):
+        RNN(cell, 4, 7, heads=3, keys=2)
+
+
 def test_init_draws_for_the_number_and_other_arrays_are_refused():
     module = gategen.compile(CELLS["slstm_heads"].with_heads(4))
     named = module.unpack(module.init(3, 8, seed=0))

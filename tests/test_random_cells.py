@@ -46,6 +46,18 @@ def test_random_cells_are_right_on_numpy_and_on_cuda(first: int) -> None:
 
 
 @needs_a_compiler
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "first", [0, pytest.param(10, marks=pytest.mark.slow), pytest.param(20, marks=pytest.mark.slow)]
+)
+def test_random_cells_with_heads_are_right_on_numpy_and_on_cuda(first: int) -> None:
+    """`python tests/hunt.py --heads` goes on."""
+    found, unfit = findings([rolled(SEED, k, heads=True) for k in range(first, first + 10)])
+    assert not found, "\n\n".join(f"{one.message}\n{one.drawn}" for one in found)
+    assert unfit <= 2
+
+
+@needs_a_compiler
 @pytest.mark.parametrize("name", ONCE_WRONG)
 def test_the_cuda_of_cells_that_were_once_wrong_agrees_with_numpy(name: str, tmp_path: Path) -> None:
     assert_cuda_is_right(judged(ONCE_WRONG[name], tmp_path))

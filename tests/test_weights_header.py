@@ -15,7 +15,7 @@ from helpers import CELLS, MINUTES
 from gategen import Cell, cli
 from gategen.build import generate
 from gategen.errors import GategenError
-from gategen.judge.host import imported
+from gategen.judge.host import imported, written
 from gategen.judge.problem import init_arguments
 from gategen.layers import RNN
 from gategen.weights_header import header, lines, write
@@ -133,13 +133,16 @@ def test_a_cell_without_parameters(tmp_path):
     compiled(tmp_path, "free", header(RNN(cell, 4, 4), cell), ["free_l0"])
 
 
-def test_a_net_of_a_cell_of_ones_own_needs_the_cell(tmp_path):
+def test_a_net_of_a_module_of_ones_own_needs_the_cell(tmp_path):
     cell = Cell.parse("mine", "inputs: x\nstates: h\nh' = tanh(W_h @ x + U_h @ h)")
-    net = RNN(cell, 3, 4)
+    write(tmp_path / "made.h", RNN(cell, 3, 4))
+    assert "mine_U_h_l0[16]" in (tmp_path / "made.h").read_text()
+    other = cell.with_heads(2)
+    net = RNN(imported(written(other, "numpy", tmp_path)), 3, 4)
     with pytest.raises(GategenError, match="the module mine is not of a built-in cell: give its cell, cell="):
         write(tmp_path / "mine.h", net)
-    write(tmp_path / "mine.h", net, cell=cell)
-    assert "mine_U_h_l0[16]" in (tmp_path / "mine.h").read_text()
+    write(tmp_path / "mine.h", net, cell=other)
+    assert "mine_U_h_l0[8]" in (tmp_path / "mine.h").read_text()
 
 
 # ---------------------------------------------------------------------------------------------- the command

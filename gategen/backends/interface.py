@@ -26,10 +26,12 @@ from gategen.backends.folding import (
 )
 from gategen.backends.module import Module, Target, tape_buffers
 from gategen.backends.names import SIZE_LETTERS, argument_name, size_argument
+from gategen.errors import UnsupportedError
 from gategen.graph import length, shape_of
-from gategen.plan import FIRST_STEP, Buffer, Field, Told, sizes_told
+from gategen.plan import FIRST_STEP, Buffer, Field, Told, lengths_told, sizes_told
 from gategen.spec.cell import Cell
-from gategen.spec.language import Extent, Input, Size, State, factors
+from gategen.spec.language import Extent, Input, Size, State, factors, regrouped, shared
+from gategen.spec.names import names_of_size
 from gategen.spec.printer import Printer
 
 # ---------------------------------------------------------------------------------------------- the cell
@@ -227,19 +229,37 @@ def measured_sizes(module: Module) -> tuple[SizeRecord, ...]:
         length = f"params.{module.names['field', told.field]}.shape[{told.axis}]"
         if told.whole:
             return f"({source(found[told.whole])}) // max(1, {length})"
-        if told.times:
-            known = (
-                str(part) if isinstance(part, int) else f"({source(found[part])})" for part in told.times
-            )
-            each = f"{length} // {told.count}" if told.count > 1 else length
-            return f"{each} // max(1, {' * '.join(known)})"
-        rest = " - ".join([length, *map(module.names.letter, told.others)])
-        if told.count == 1:
-            return rest
-        return f"({rest}) // {told.count}" if told.others else f"{rest} // {told.count}"
+        rest = " - ".join([length, *map(said_length, told.others)])
+        whole = told.count == 1 and not told.times
+        rest = f"({rest})" if told.others and not whole else rest
+        each = rest if told.count == 1 else f"{rest} // {told.count}"
+        known = (str(part) if isinstance(part, int) else f"({source(found[part])})" for part in told.times)
+        return f"{each} // max(1, {' * '.join(known)})" if told.times else each
 
-    found = sizes_told(module.plan.fields)
-    return tuple(size_record(module, size, source(told)) for size, told in found.items())
+    def said_length(size: Size) -> str:
+        """By its letter, or a product by what tells it."""
+        product = len(factors(size)) > 1 and found.get(str(size))
+        return f"({source(product)})" if product else module.names.letter(size)
+
+    def waits_for(told: Told) -> set[str]:
+        """The sizes whose letters stand in what tells this one."""
+        products = {size for size in told.others if len(factors(size)) > 1 and size in found}
+        inside = (found[str(size)] for size in (told.whole, *told.times, *products) if size in found)
+        own = {name for size in {*told.others} - products for name in names_of_size(size)}
+        return own.union(*map(waits_for, inside))
+
+    found = lengths_told(module.plan.fields)
+    waiting = {size: told for size, told in found.items() if len(factors(size)) == 1}
+    ordered: list[SizeRecord] = []
+    while waiting:
+        size = next((size for size, told in waiting.items() if not waits_for(told) & waiting.keys()), "")
+        if not size:
+            raise UnsupportedError(
+                f"the shapes of {module.cell.name} tell {' and '.join(waiting)} only together; "
+                f"a vector or a matrix of the size {next(iter(waiting))} alone would tell them apart"
+            )
+        ordered.append(size_record(module, size, source(waiting.pop(size))))
+    return tuple(ordered)
 
 
 def late_sizes(module: Module) -> tuple[SizeRecord, ...]:
@@ -249,7 +269,8 @@ def late_sizes(module: Module) -> tuple[SizeRecord, ...]:
     for symbol in module.cell.inputs:
         axes = shape_of(symbol.size)
         for k, size in enumerate(axes):
-            if isinstance(size, str) and size not in known and len(factors(size)) == 1:
+            alone = len(factors(size)) == 1 and not shared(size)[0]
+            if isinstance(size, str) and size not in known and alone:
                 record = size_record(module, size, module.names["memory", symbol.name])
                 found.setdefault(size, replace(record, at=k - len(axes)))
     return tuple(found.values())
@@ -330,7 +351,8 @@ def said(size: Extent) -> str:
     """A size as Python says it."""
     if isinstance(size, tuple):
         return f"({', '.join(map(said, size))})"
-    return f'"{size}"' if isinstance(size, str) else f"{size}"
+    plain = regrouped(size)
+    return f'"{plain}"' if isinstance(plain, str) else f"{plain}"
 
 
 def over_all(size: Extent) -> str:
@@ -398,10 +420,10 @@ def buffers_of(module: Module, sizes: Iterable[SizeRecord]) -> Buffers | None:
         )
         for s in module.plan.step.forward.graph.statistics
     )
-    used = [field.size for field in fields]
-    told = [size for size in sizes if size.name == "hidden" or size.letter in used]
+    used = " ".join(field.size for field in fields)
+    told = [size for size in sizes if size.name == "hidden" or mentions(used, size.letter)]
     told.sort(key=lambda size: size.name != "hidden")
-    return Buffers(fields, tuple(told[1:]), checked_sizes(told, " ".join(used))) if fields else None
+    return Buffers(fields, tuple(told[1:]), checked_sizes(told, used)) if fields else None
 
 
 # ---------------------------------------------------------------------------------------------- outputs, tape

@@ -141,7 +141,8 @@ class Module(ABC):
         roots = {
             e: sp.Float(float(e)) for e in expr.atoms(sp.Pow, sp.NumberSymbol, sp.Function) if e.is_number
         }
-        return f"({self.names.size(expr.xreplace(roots))})"
+        text = self.names.size(expr.xreplace(roots))
+        return text if text.isidentifier() else f"({text})"
 
     @cached_property
     def singular(self) -> bool:

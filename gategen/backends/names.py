@@ -13,7 +13,7 @@ from gategen.graph import fresh
 from gategen.plan import FIRST_STEP, Plan
 from gategen.spec.cell import Cell
 from gategen.spec.functions import TABLE
-from gategen.spec.language import Axes, Extent, factors, shared
+from gategen.spec.language import Axes, Extent, factors, regrouped, shared
 from gategen.spec.printer import Printer
 
 HELPERS = ("clear", *(call.name for row in TABLE for call in (row.numpy, row.exact) if call and call.text))
@@ -152,8 +152,10 @@ class Scope:
         """The letter of a size, `H, K` of a matrix; a number is its own."""
         if isinstance(size, tuple):
             return ", ".join(map(self.letter, size))
-        if len(factors(size)) > 1:
-            return " * ".join(map(self.letter, factors(size)))
+        parts = factors(regrouped(size))
+        if len(parts) > 1:
+            return " * ".join(map(self.letter, parts))
+        (size,) = parts
         whole, count = shared(size)
         if whole:
             return self.divided.format(self.letter(whole), self.letter(count))

@@ -302,7 +302,8 @@ class Lines(Host):
     def part(self, source: str, wish: str) -> str:
         source, self.form = self.form.format(source), "{}"
         if source not in self.views:
-            self.views[source] = self.names.of("view", source, wish, self.where)
+            name = re.sub(r"\[.*\]", "", wish)  # of h[:-1], which holds the states before the steps, h
+            self.views[source] = self.names.of("view", source, name, self.where)
         return self.views[source]
 
     def field_part(self, view: View, home: InField | InGradient) -> str:

@@ -6,17 +6,20 @@ there, so that a traceback quotes their lines, `inspect` finds their source, and
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping
 from functools import lru_cache
 from hashlib import sha256
 from importlib import import_module, invalidate_caches
 from pathlib import Path
 from types import ModuleType
+from weakref import WeakValueDictionary
 
 from gategen.build import generate, read, write_files
 from gategen.files import cache_folder
 from gategen.spec.cell import Cell
 from gategen.spec.load import Target, load_one
 
+cells: MutableMapping[str, Cell] = WeakValueDictionary()  # what modules here are of, by SPEC_SHA256
 _FOLDER = cache_folder() / "modules"
 __path__ = [*__path__, str(_FOLDER)]
 
@@ -32,7 +35,10 @@ def compile(cell: Target, backend: str = "numpy") -> ModuleType:
     variable GATEGEN_CACHE names. Raises `SpecError` where the cell is wrong, `GategenError` where the cache
     cannot be written, and ImportError where the module needs a package that is not there: CuPy.
     """
-    return _made(load_one(cell), backend)
+    found = load_one(cell)
+    made = _made(found, backend)
+    cells[made.SPEC_SHA256] = found
+    return made
 
 
 @lru_cache(maxsize=256)

@@ -25,6 +25,7 @@ from gategen.graph.ops import (
     common_size,
     extent,
     length,
+    number,
     replaced,
     shape_of,
     values_in,
@@ -319,7 +320,7 @@ class _Flattener:
             if isinstance(whole, tuple):
                 return (*whole[:-2], cast(Size, self.cell.shapes[matrix.name][int(transposed)]), whole[-1])
             found = self.cell.shapes[matrix.name][int(transposed)]
-            return cast(Size, lang.shared(found)[0] or found)
+            return self.undivided(cast(Size, found))
         if isinstance(expr, lang.Matrix):
             return cast(Extent, self.cell.shapes[expr.name])
         if isinstance(expr, lang.Gate):
@@ -327,6 +328,11 @@ class _Flattener:
         if isinstance(expr, lang.Name):
             return cast(Extent, self.cell.size_of(expr.state if isinstance(expr, lang.Next) else expr))
         return self.widest(expr.args)
+
+    def undivided(self, size: Size) -> Size:
+        """What a matrix with these columns multiplies: all of which each of its blocks has a share."""
+        whole = lang.shared(size)[0]
+        return self.cell.whole.get(whole, whole) or size
 
     def widest(self, parts: Sequence[sp.Basic]) -> Extent:
         """The size of the part that has most axes."""
@@ -377,8 +383,8 @@ class _Flattener:
         return self.step_value(lowered, self.size(expr), wish)
 
     def matmul(self, matrix: Value, operand: Value, transposed: bool) -> Value:
-        whole, blocks = lang.shared(matrix.shape[1])
-        size = (whole or matrix.shape[1]) if transposed else matrix.shape[0]
+        blocks = lang.shared(matrix.shape[1])[1]
+        size = self.undivided(matrix.shape[1]) if transposed else matrix.shape[0]
         wish, shape = f"{matrix.name}{'T' if transposed else ''}_{operand.name}", shape_of(size)
         if operand.wide:
             inner = matrix.shape[not transposed]
@@ -463,7 +469,7 @@ class _Flattener:
         ], top
 
     def mean(self, values: Sequence[sp.Expr], hint: str, kept: Extent = 1, word: str = "centre") -> sp.Expr:
-        count = sp.Add(*(length(_width(v)) for v in values)) / length(kept)
+        count = sp.Add(*(number(_width(v)) for v in values)) / number(kept)
         return self.named(self.total(values, kept) / count, f"{word}_{hint}")
 
     def batch_norm(self, expr: Any, hint: str) -> sp.Expr:

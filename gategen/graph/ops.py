@@ -15,7 +15,7 @@ from typing import Any, Literal, cast
 
 import sympy as sp
 
-from gategen.spec.names import Axes, Extent, Size, factors
+from gategen.spec.names import Axes, Extent, Size, factors, regrouped, shared
 
 How = Literal["sum", "max", "bound"]
 Role = Literal["", "next", "argument", "output", "gradient", "term", "carried", "tangent"]
@@ -112,7 +112,7 @@ def shape_of(size: Extent) -> tuple[Size, ...]:
 
 def share(size: Extent, blocks: Size) -> Extent:
     """The share of each block: `hidden/heads`."""
-    return size if blocks == 1 else f"{size}/{blocks}"
+    return size if blocks == 1 or isinstance(size, tuple) else f"{regrouped(size)}/{blocks}"
 
 
 class Length(sp.Symbol):  # type: ignore[misc]
@@ -126,11 +126,19 @@ class Length(sp.Symbol):  # type: ignore[misc]
 
 
 def length(size: Extent) -> sp.Expr:
-    if isinstance(size, tuple):
-        return sp.Mul(*map(length, size))
-    if len(factors(size)) > 1:
-        return sp.Mul(*map(length, factors(size)))
-    return sp.Integer(size) if isinstance(size, int) else Length(size)
+    every = factors(regrouped("*".join(map(str, axes(size))) or 1))
+    return sp.Mul(*(sp.Integer(s) if isinstance(s, int) else Length(s) for s in every))
+
+
+def number(size: Extent) -> sp.Expr:
+    """The same for arithmetic with real numbers."""
+    return in_quotients(length(size))
+
+
+def in_quotients(expr: sp.Expr) -> sp.Expr:
+    """A polynomial in sizes whose shares of others, `hidden/heads`, are quotients."""
+    told = ((symbol, shared(str(symbol))) for symbol in expr.free_symbols)
+    return expr.xreplace({symbol: length(whole) / length(count) for symbol, (whole, count) in told if whole})
 
 
 @dataclass(frozen=True)

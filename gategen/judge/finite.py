@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from gategen.graph import Graph, evaluate, flatten, with_computed
+from gategen.graph.ops import shape_of
 from gategen.judge.host import Array
 from gategen.judge.problem import Problem
 from gategen.spec import language as lang
@@ -42,13 +43,14 @@ def _given(cell: Cell, graph: Graph, problem: Problem) -> tuple[dict[str, int], 
     for x in cell.inputs:
         value = point["inputs", x.name]
         given[x.name] = np.broadcast_to(value, (steps, *value.shape[-2:]))
-        sizes[str(x.size)] = value.shape[-1]
+        sizes[str(lang.regrouped(shape_of(x.size)[-1]))] = value.shape[-1]
     for s in cell.states:
-        along = s.size if isinstance(s.size, tuple) else (s.size,)
+        along = lang.as_said(shape_of(s.size))
         sizes |= zip(map(str, along), point["initial", s.name].shape[1:], strict=True)
     for a in cell.arrays:
-        sizes |= zip(map(str, a.shape), point["params", a.name].shape, strict=True)
-    sizes |= {str(count): sizes[whole] // sizes[f"{whole}/{count}"] for whole, count in cell.shares}
+        sizes |= zip(map(str, lang.as_said(a.shape)), point["params", a.name].shape, strict=True)
+    shares = ((f"{whole}/{count}", whole, str(count)) for whole, count in cell.shares)
+    sizes |= {count: sizes[whole] // sizes[each] for each, whole, count in shares if each in sizes}
     for a in cell.arrays:
         value = point["params", a.name]
         parts = _cut(value, a.shape[0], sizes, 0) if a.stacked else [value]

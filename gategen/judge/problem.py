@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from inspect import signature
-from itertools import product
+from itertools import chain, count, product
 from types import ModuleType
 from typing import Any, cast
 
@@ -88,7 +88,7 @@ def draw(
     ones, and trained ones hold what they are said to begin with.
     """
     further = [size for size in cell.sizes if size not in sizes]
-    sizes = cell.fitting({**sizes, **dict(zip(further, FURTHER, strict=False))})
+    sizes = cell.fitting({**sizes, **dict(zip(further, chain(FURTHER, count(14)), strict=False))})
 
     def length(size: Size) -> int:
         return lang.extent_of(size, sizes)

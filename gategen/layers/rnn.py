@@ -515,7 +515,8 @@ class RNN:
         Inputs are x and the further inputs; lengths and initial_<state> may be left out. Outputs are y and
         final_<state>. All are shaped as in a call of the net with several sequences; T and B are open.
 
-        cell: the cell of the module, its name or its file, where it is not a built-in one.
+        cell: the cell of the module, its name or its file, where the net was made of a module of another cell
+            than a built-in one.
         native: with ONNX's own GRU, LSTM or RNN, for a cell that ONNX has.
         constant: the names of further inputs that are (B, size), constant in time.
         lengths, initial: whether the model has these inputs. Without them nothing in it has a default value.
@@ -613,7 +614,7 @@ class RNN:
         if input_size is not None or asked.default is asked.empty:
             return input_size
         size = _parts(size)[-1]
-        return size if isinstance(size, int) else self._sizes[size]
+        return length_of(size, self._sizes)
 
     def _rank(self, name: str = "") -> int:
         """How many axes a row of an input has; without a name, of x."""
@@ -655,11 +656,7 @@ class RNN:
 
     def _size(self, size: str | int, width: int) -> int:
         """A size in a layer whose x has the size `width`."""
-        if isinstance(size, int):
-            return size
-        if "*" in size:  # of several heads
-            return prod(self._size(int(p) if p.isdecimal() else p, width) for p in size.split("*"))
-        return width if size == "input" else self._sizes[size]
+        return length_of(size, {**self._sizes, "input": width})
 
     def _features(self, size: Any, width: int) -> tuple[int, ...]:
         """The shape of one row of what has this size, both of the sizes of a matrix."""
@@ -802,6 +799,16 @@ def _names_in(sizes: Iterable[Any]) -> set[str]:
 def _parts(size: Any) -> tuple[Any, ...]:
     """The sizes of the axes of a value."""
     return size if isinstance(size, tuple) else (size,)
+
+
+def length_of(size: str | int, sizes: Mapping[str, int]) -> int:
+    """A size in numbers, also one such as `heads*keys` or `hidden/heads`."""
+    if isinstance(size, int) or size.isdecimal():
+        return int(size)
+    if "*" in size:
+        return prod(length_of(part, sizes) for part in size.split("*"))
+    whole, _, count = size.partition("/")
+    return sizes[whole] // (length_of(count, sizes) if count else 1)
 
 
 def _positive(name: str, value: Any) -> int:

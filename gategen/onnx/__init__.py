@@ -16,6 +16,7 @@ import os
 import re
 
 from gategen.backends.interface import sha_of
+from gategen.compiled import cells
 from gategen.errors import GategenError
 from gategen.files import write_file
 from gategen.onnx.model import OPSET, Net, model
@@ -51,11 +52,12 @@ def _ours(path: str) -> bool:
 
 
 def cell_of(name: str, sha: str, given: Target | None = None) -> Cell:
-    """The cell whose module says `name` and `SPEC_SHA256`: the one that is given, or the built-in one.
+    """The cell whose module says `name` and `SPEC_SHA256`: the one that is given, or that `compile` was
+    given, or the built-in one.
 
     Raises `GategenError` where that is another, or where there is none.
     """
-    cell = load_one(given) if given is not None else find_builtin(name)
+    cell = load_one(given) if given is not None else cells.get(sha) or find_builtin(name)
     if cell is not None and sha_of(cell) == sha:
         return cell
     if given is None:

@@ -57,7 +57,7 @@ from gategen.plan.data import (
     members_between,
     offset_rank,
 )
-from gategen.plan.layout import Told, sizes_told
+from gategen.plan.layout import Told, lengths_told, sizes_told
 from gategen.plan.loops import loops
 from gategen.plan.phases import persists
 from gategen.plan.pipeline import plan
@@ -94,6 +94,7 @@ __all__ = [
     "Told",
     "Weight",
     "Weights",
+    "lengths_told",
     "loops",
     "members_between",
     "offset_rank",

@@ -23,7 +23,8 @@ from gategen.plan.data import Field, InField, Slot, Weight
 from gategen.plan.groups import Group
 from gategen.spec import language as lang
 from gategen.spec.cell import Cell
-from gategen.spec.language import Size, factors, shared
+from gategen.spec.language import Size, as_said, factors, regrouped, shared
+from gategen.spec.names import names_of_size
 
 
 @dataclass(frozen=True)
@@ -151,35 +152,58 @@ class Told:
 
 def sizes_told(fields: Iterable[Field]) -> dict[str, Told]:
     """The sizes that the shapes of fields tell, the plainest way first."""
+    return {size: told for size, told in lengths_told(fields).items() if len(factors(size)) == 1}
+
+
+def lengths_told(fields: Iterable[Field]) -> dict[str, Told]:
+    """The same, and products of sizes: `heads*keys`."""
     found: dict[str, Told] = {}
     every = tuple(fields)
     for field in every:
         if field.columns and len(field.columns) == 1:
-            found.setdefault(str(field.columns[0]), Told(field.name, 1))
+            found.setdefault(str(regrouped(field.columns[0])), Told(field.name, 1))
     for field in every:
         if len(set(field.rows)) == 1:
-            found.setdefault(str(field.rows[0]), Told(field.name, 0, len(field.rows)))
-    for field in every:
-        for parts, axis in ((field.columns or (), 1), (field.rows, 0)):
-            unknown = [part for part in parts if isinstance(part, str) and part not in found]
+            found.setdefault(str(regrouped(field.rows[0])), Told(field.name, 0, len(field.rows)))
+    before = -1
+    while len(found) > before:
+        before = len(found)
+        _of_sums(every, found)
+        _of_shares(found)
+        _of_products(found)
+    return {size: told for size, told in found.items() if not size.isdecimal() and not shared(size)[0]}
+
+
+def _of_sums(fields: Sequence[Field], found: dict[str, Told]) -> None:
+    """What is told by the length of an axis whose other parts are told."""
+    for field in fields:
+        for given, axis in ((field.columns or (), 1), (field.rows, 0)):
+            parts = as_said(given)
+            unknown = [part for part in parts if not _is_told(part, found)]
             if len(set(unknown)) == 1:
                 others = tuple(part for part in parts if part != unknown[0])
                 found[unknown[0]] = Told(field.name, axis, len(unknown), others)
+
+
+def _is_told(size: Size, found: Mapping[str, Told]) -> bool:
+    return isinstance(size, int) or size in found or {*names_of_size(size)} <= found.keys()
+
+
+def _of_shares(found: dict[str, Told]) -> None:
+    """Among how many a size is shared out, which is told by that one and by a share."""
     for size, told in [*found.items()]:
         whole, count = shared(size)
-        if whole:
-            del found[size]
-            if isinstance(count, str):
-                found.setdefault(count, Told(told.field, told.axis, whole=whole))
-    products = {size: told for size, told in found.items() if len(factors(size)) > 1}
-    found = {size: told for size, told in found.items() if size not in products}
-    for _ in products:
-        for size, told in products.items():
-            unknown = [part for part in factors(size) if isinstance(part, str) and part not in found]
-            if len(unknown) == 1:
-                others = tuple(part for part in factors(size) if part != unknown[0])
-                found[unknown[0]] = replace(told, times=others)
-    return {size: told for size, told in found.items() if not size.isdecimal()}
+        if whole in found and isinstance(count, str):
+            found.setdefault(count, Told(told.field, told.axis, whole=whole))
+
+
+def _of_products(found: dict[str, Told]) -> None:
+    """What is told by a product whose other factors are told."""
+    for size, told in [*found.items()]:
+        unknown = [part for part in factors(size) if isinstance(part, str) and part not in found]
+        if len(factors(size)) > 1 and len(unknown) == 1:
+            others = tuple(part for part in factors(size) if part != unknown[0])
+            found[unknown[0]] = replace(told, times=others)
 
 
 def parameter_of(matrix: Value, owner: Mapping[Value, str]) -> str:

@@ -20,7 +20,7 @@ from gategen.graph.adjoint import adjoint
 from gategen.show import export, latex
 from gategen.spec import language as lang
 from gategen.spec.cell import Array, Cell
-from gategen.spec.language import Eq, Shape, Size
+from gategen.spec.language import Eq, Shape, Size, as_said
 from gategen.spec.printer import ATOM, Printer
 from gategen.spec.text.writer import write
 
@@ -243,7 +243,8 @@ def _parameter_options(array: Array) -> str:
 
 
 def _option(word: str, value: Size | Shape | None, default: Size | None) -> str:
-    return "" if value == default else f", {word}={value!r}".replace("'", '"')
+    plain = as_said(value)
+    return "" if plain == default else f", {word}={plain!r}".replace("'", '"')
 
 
 def _written(eq: Eq, printer: Spec) -> str:

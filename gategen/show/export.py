@@ -55,7 +55,7 @@ from gategen.plan import (
     plan,
 )
 from gategen.spec.cell import Cell
-from gategen.spec.language import Eq, Extent, Shape
+from gategen.spec.language import Eq, Extent, Shape, as_said, regrouped
 from gategen.spec.printer import Printer
 
 Json = dict[str, Any]
@@ -103,11 +103,11 @@ def equations(cell: Cell) -> Json:
 
 def _extent(size: Extent) -> Any:
     """A size, of a matrix of every row the list of its sizes."""
-    return list(size) if isinstance(size, tuple) else size
+    return list(size) if isinstance(size, tuple) else regrouped(size)
 
 
 def _lists(shape: Shape) -> list[Any]:
-    return [list(size) if isinstance(size, tuple) else size for size in shape]
+    return [list(size) if isinstance(size, tuple) else size for size in as_said(shape)]
 
 
 def _pairs(cell: Cell, equations: Sequence[Eq]) -> list[dict[str, str]]:

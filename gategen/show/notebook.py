@@ -12,6 +12,7 @@ from gategen.graph.adjoint import adjoint
 from gategen.plan import Plan
 from gategen.show import export, latex, plan_text
 from gategen.spec.cell import Cell
+from gategen.spec.language import as_said
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,8 @@ def cell_latex(cell: Cell) -> str:
 def cell_html(cell: Cell) -> str:
     """The equations, and what the cell comes to: sizes, parameters, class, operations."""
     found = numbers.summary(cell)
-    sizes = [f"{symbol} ({cell.size_of(symbol)})" for symbol in cell.inputs]
-    states = [f"{state} ({state.size})" for state in cell.states]
+    sizes = [f"{symbol} ({as_said(cell.size_of(symbol))})" for symbol in cell.inputs]
+    states = [f"{state} ({as_said(state.size)})" for state in cell.states]
     rows = [("inputs", ", ".join(sizes)), ("states", ", ".join(states)), ("class", found.kind)]
     rows += [(f"{head} {way}".strip(), what) for head, way, what in numbers.rows(found, latex.formula)]
     return _html(latex.equations(cell)) + _table(rows)

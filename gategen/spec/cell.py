@@ -32,7 +32,7 @@ from gategen.spec.checks import (
 from gategen.spec.contents import entries, fitting, lengths
 from gategen.spec.delays import with_delays
 from gategen.spec.equations import Eq
-from gategen.spec.heads import check_count, moved, swap_for_heads
+from gategen.spec.heads import check_count, in_shares, moved, swap_for_heads
 from gategen.spec.names import Shape, Size, names_of_size, shared
 from gategen.spec.printer import Printer
 from gategen.spec.quoting import placed_eq, warn
@@ -113,12 +113,16 @@ class Cell:
             self.equations, self.first = map(by_dependence, with_delays(*both))
             step = self.equations, self.first
             check_names(*step)
+            self.whole, swap = in_shares(self.all_equations)
+            step = tuple(_replaced(e, swap) for e in step[0]), tuple(_replaced(e, swap) for e in step[1])
+            self.equations, self.first = step
             check_states(name, *step)
             self.states = states_of(self.equations)
             check_starts(self.states, self.all_equations)
             check_blocks(self.symbols, self.parameters)
-            self.outputs = outputs_of(output, self.states, *step)
-            self.gate_sizes, self.first_sizes, self.shapes = infer(*step, self.states, self.outputs)
+            self.outputs = outputs_of(_swapped(output, swap), self.states, *step)
+            sized = infer(*step, self.states, self.outputs, self.whole)
+            self.gate_sizes, self.first_sizes, self.shapes = sized
             sizes = {symbol: self.sizes_of(symbol) for symbol in (*self.states, *self.parameters)}
             check_sizes({array.name: array.shape for array in self.arrays}, self.inputs, sizes)
             check_counts(sizes | {x: self.sizes_of(x) for x in self.inputs}, self.all_equations)
@@ -153,8 +157,9 @@ class Cell:
             )
         for message, where in spec.doubts:
             warn(message, where)
+        used = {(symbol.role, symbol.name) for symbol in cell.symbols}  # whatever its size now
         for symbol, where in spec.declared:
-            if symbol not in cell.symbols:
+            if (symbol.role, symbol.name) not in used:
                 warn(f"{symbol} is declared but no equation uses it", where)
         return cell
 
@@ -259,7 +264,9 @@ class Cell:
     @cached_property
     def shares(self) -> tuple[tuple[str, Size], ...]:
         """What is shared out, and among how many: `("hidden", "heads")`."""
-        parts = (size for p in self.parameters for size in self.shape_of(p) if shared(size)[0])
+        every = (size for p in self.parameters for size in self.shape_of(p))
+        sizes = (part for size in every for part in (size if isinstance(size, tuple) else (size,)))
+        parts = (part for size in sizes for part in lang.factors(size) if shared(part)[0])
         return tuple(dict.fromkeys(map(shared, parts)))
 
     def size_of(self, symbol: Any) -> Any:
@@ -349,6 +356,13 @@ class Cell:
                 if isinstance(symbol, kind):
                     found.setdefault(symbol.name, symbol)
         return list(found.values())
+
+
+def _swapped(output: Any, swap: Mapping[Any, Any]) -> Any:
+    """The outputs that a cell was given, of the states that took the place of others."""
+    if isinstance(output, (tuple, list)):
+        return tuple(_swapped(symbol, swap) for symbol in output)
+    return swap.get(output, output) if isinstance(output, lang.Name) else output
 
 
 def _replaced(eq: Eq, swap: Mapping[Any, Any]) -> Eq:

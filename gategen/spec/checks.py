@@ -19,7 +19,7 @@ from gategen.spec import language as lang
 from gategen.spec.contents import check_fit, sizes_told
 from gategen.spec.equations import Eq
 from gategen.spec.functions import TABLE
-from gategen.spec.names import Shape, Size
+from gategen.spec.names import Shape, Size, names_of_size
 from gategen.spec.quoting import code, placed, placed_eq, shown, warn
 
 # What the tree of an expression may consist of.
@@ -378,19 +378,15 @@ def check_sizes(
     told: set[Size] = set()
     sums: list[tuple[str, set[Size]]] = []  # the sizes of which a shape tells the sum alone
     shares: list[tuple[str, Size]] = []  # what is shared out, and among how many
-    products: list[set[str]] = []  # the sizes of which a shape tells the product alone
     for name, shape in shapes.items():
-        for part in shape:
+        for part in lang.as_said(shape):
             if isinstance(part, tuple):
                 sums.append((name, {size for size in part if isinstance(size, str)}))
-            elif len(lang.factors(part)) > 1:
-                products.append({factor for factor in lang.factors(part) if isinstance(factor, str)})
             elif lang.shared(part)[0]:
                 shares.append(lang.shared(part))
             else:
                 told.add(part)
-    for _ in sums:
-        told.update(*(both for _, both in sums if len(both - told) == 1))
+    _tell(told, sums, shares)
     for name, summed in sums:  # parameters are looked at before inputs
         if summed - told:
             both = " and ".join(sorted(map(str, summed)))
@@ -403,9 +399,7 @@ def check_sizes(
         apart.update(symbol.size if isinstance(symbol.size, tuple) else (symbol.size,))
     for of, who in ((lang.Parameter, "parameter"), (lang.State, "parameter and of no input")):
         told |= apart if of is lang.State else set()  # those of parameters are asked of parameters alone
-        told |= {count for whole, count in shares if whole in told}
-        for _ in products:
-            told.update(*(names for names in products if len(names - told) == 1))
+        _tell(told, sums, shares)
         for symbol, own in sizes.items():
             for size in own:
                 if isinstance(symbol, of) and size not in told:
@@ -415,6 +409,20 @@ def check_sizes(
                         hint=f'a vector b = vectors("b", size="{size}"), {other}or a number for the size: '
                         "size=4",
                     )
+
+
+def _tell(told: set[Size], sums: Sequence[tuple[str, set[Size]]], shares: Sequence[tuple[str, Size]]) -> None:
+    """Add what follows from the sizes that are told, some of them products such as `heads*keys`."""
+    before = -1
+    while len(told) > before:
+        before = len(told)
+        for _, summed in sums:
+            told |= {size for size in summed if {*names_of_size(size)} <= told}
+            told |= summed if len(summed - told) == 1 else set()
+        told |= {count for whole, count in shares if whole in told}
+        for size in [*told]:
+            names = {factor for factor in lang.factors(size) if isinstance(factor, str)}
+            told |= names if len(names - told) == 1 else set()
 
 
 def check_counts(sizes: Mapping[lang.Name, Sequence[str]], equations: Iterable[Eq]) -> None:

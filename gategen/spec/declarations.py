@@ -128,13 +128,15 @@ def _extent(names: str, size: Extent) -> Extent:
     if not isinstance(size, (tuple, list)):
         return _size(size)
     made = tuple(map(_size, size))
-    if any(shared(part)[0] for part in made):
-        raise SpecError(
-            f"{names} is a matrix of every row, of which {next(p for p in made if shared(p)[0])} is no size",
-            where=caller(),
-            hint='a size of its own for the share of each head, size=("heads", "values", "keys"); beside it '
-            'stand vectors of the size "heads*values"',
-        )
+    for part in made:
+        whole, count = shared(part)
+        if whole and (count not in made or whole in made):
+            raise SpecError(
+                f"{names} is a matrix of every row, and {part} is the share of each of {count}, "
+                + (f"beside all of {whole}" if whole in made else "which is no axis of it"),
+                where=caller(),
+                hint=f'all {count} of them, each with its share: size=("{count}", "{part}", "keys")',
+            )
     parts = [factor for size in made for factor in factors(size)]
     if len(made) not in (2, 3) or len(set(parts)) != len(parts) or len(parts) != len(made) or 1 in made:
         raise SpecError(
@@ -169,8 +171,9 @@ def states(names: str, size: Extent = "hidden", initial: Any = 0) -> Any:
 
     With two sizes, `("hidden", "keys")`, each is a matrix `C` for every row, `(B, hidden, keys)`: `C @ k`,
     `C.T @ v`, `outer(v, k)`, and beside matrices of both sizes a vector of one of them stands in every column
-    or row. With three, `("heads", "values", "keys")`, it is a matrix for every head; `"heads*keys"` is the
-    size of a vector with a part for every head, and one of the size `"heads"` has a number for each.
+    or row. With three it is a matrix for every head, `("heads", "hidden/heads", "keys")`: vectors of the size
+    `"hidden"` have a part for every head then, as those of the size `"heads*keys"` have, and one of the size
+    `"heads"` has a number for each.
     """
     start = normalise(expression(initial, f"the initial value of {names}"))
     made = _declare(State, names, _extent(names, size), start)

@@ -8,7 +8,7 @@ weights stay as they are, such as those of the input.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import sympy as sp
@@ -16,6 +16,7 @@ from sympy.core.symbol import Str
 
 from gategen.errors import SpecError
 from gategen.spec import language as lang
+from gategen.spec.equations import Eq
 from gategen.spec.printer import text
 from gategen.spec.quoting import placed
 
@@ -37,19 +38,85 @@ def swap_for_heads(cell: Any, count: int) -> dict[Any, Any]:
     return _numbered(cell, count) if HEADS in cell.sizes else _in_blocks(cell, count)
 
 
+# ---------------------------------------------------------------------------------------------- shares
+
+
+def in_shares(equations: Sequence[Eq]) -> tuple[Mapping[str, str], Mapping[Any, Any]]:
+    """What sizes are taken apart into heads: `heads*hidden/heads` for `hidden`, where a matrix of every row
+    has the axes `heads` and `hidden/heads`, or something goes over `hidden/heads`. With it what takes the
+    place of what in the equations. Raises `SpecError`.
+    """
+    used = {name for eq in equations for name in (eq.lhs, *lang.names_in(eq.rhs))}
+    used |= {name.state for name in used if isinstance(name, lang.Next)}
+    used |= {name for state in used if isinstance(state, lang.State) for name in lang.names_in(state.initial)}
+    symbols = sorted(used, key=str)
+    said: list[tuple[Any, str]] = [(symbol, axis) for symbol in symbols for axis in _axes(symbol)]
+    for eq in equations:
+        said += [(node, word) for node in _along(eq.rhs) for word in str(node.args[-1]).split("*")]
+    whole: dict[str, str] = {}
+    for source, axis in said:
+        name, count = lang.shared(axis)
+        if name and whole.setdefault(name, f"{count}*{axis}") != f"{count}*{axis}":
+            other = whole[name].partition("*")[0]
+            message = f"{name} is shared out among {other} and among {count}, in {text(source)}"
+            hint = "one number of heads for all that has this size, or a size of another name"
+            raise _blamed(equations, SpecError(message, hint=hint), source)
+    for symbol in symbols if whole else ():
+        for axis in _axes(symbol):
+            if axis in whole:
+                message = f"{symbol} has the axis {axis}, which is shared out elsewhere, as {whole[axis]}"
+                hint = "its axes in shares too, or a size of another name"
+                raise _blamed(equations, SpecError(message, hint=hint), symbol)
+
+    def longer(field: Any) -> Any:
+        if isinstance(field, tuple):
+            return tuple(map(longer, field))
+        if isinstance(field, lang.Block):
+            return lang.Block(field.owner, field.index, longer(field.rows))
+        return (
+            "*".join(whole.get(part, part) for part in field.split("*")) if isinstance(field, str) else field
+        )
+
+    return whole, _resized(symbols, longer) if whole else {}
+
+
+def _axes(symbol: Any) -> tuple[str, ...]:
+    """The axes of a matrix of every row, as they are named."""
+    size = symbol.size if isinstance(symbol, (lang.Input, lang.State)) else ()
+    return tuple(map(str, size)) if isinstance(size, tuple) else ()
+
+
+def _along(expr: sp.Expr) -> list[Any]:
+    """What goes along an axis of a value."""
+    return sorted(expr.atoms(lang.Along, lang.Over, lang.convolved), key=text)
+
+
+def _resized(symbols: Iterable[Any], sized: Callable[[Any], Any]) -> dict[Any, Any]:
+    """Inputs, parameters and states of other sizes, in the place of those that had them."""
+    swap: dict[Any, Any] = {}
+    for symbol in symbols:
+        if isinstance(symbol, (lang.Input, lang.Vector, lang.Matrix)):
+            swap[symbol] = type(symbol)(symbol.name, *map(sized, symbol.fields))
+    for state in (symbol for symbol in symbols if isinstance(symbol, lang.State)):
+        swap |= moved(state, sized(state.size), state.initial.xreplace(swap))
+    return swap
+
+
+def _blamed(equations: Sequence[Eq], error: SpecError, source: Any) -> SpecError:
+    """At the equation in which it stands."""
+    eq = next((eq for eq in equations if eq.rhs.has(source) or eq.lhs.has(source)), None)
+    return placed(error, eq) if eq else error
+
+
 # ---------------------------------------------------------------------------------------------- a number
 
 
 def _numbered(cell: Any, count: int) -> dict[Any, Any]:
     """The number in the place of the size `heads`, wherever that stands."""
-    swap: dict[Any, Any] = {lang.Count(HEADS): sp.Integer(count), Str(HEADS): Str(str(count))}
-    for symbol in cell.symbols:
-        if isinstance(symbol, (lang.Input, lang.Vector, lang.Matrix)):
-            fields = (_counted(field, count) for field in symbol.fields)
-            swap[symbol] = type(symbol)(symbol.name, *fields)
-    for state in cell.states:
-        initial = state.initial.xreplace(swap)
-        swap |= moved(state, _counted(state.size, count), initial)
+    swap: dict[Any, Any] = {lang.Count(HEADS): sp.Integer(count)}
+    for word in (word for eq in cell.all_equations for word in eq.rhs.atoms(Str)):
+        swap[word] = Str(str(_counted(str(word), count)))
+    swap |= _resized(cell.symbols, lambda field: _counted(field, count))
     for symbol in sorted(cell.symbols, key=str):
         size = getattr(swap.get(symbol), "size", 1)
         along = size if isinstance(size, tuple) else lang.factors(size)

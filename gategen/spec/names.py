@@ -65,7 +65,7 @@ def check_name(name: str) -> str:
 def shared(size: Any) -> tuple[str, Size]:
     """`hidden/heads` taken apart: what is shared out, and among how many; ("", 1) of any other size."""
     whole, slash, count = size.partition("/") if isinstance(size, str) else (size, "", "")
-    if not slash:
+    if not slash or "*" in whole:
         return "", 1
     return whole, int(count) if count.isdecimal() else count
 
@@ -74,6 +74,24 @@ def factors(size: Size) -> tuple[Size, ...]:
     """`heads*keys` taken apart; any other size as it is."""
     parts = size.split("*") if isinstance(size, str) else ()
     return tuple(int(part) if part.isdecimal() else part for part in parts) or (size,)
+
+
+def regrouped(size: Size) -> Size:
+    """A size in the fewest words, as people say it: `hidden` for `heads*hidden/heads`."""
+    parts = [*factors(size)]
+    for share in factors(size):
+        whole, count = shared(share)
+        if whole and count in parts:
+            parts[parts.index(share)] = whole
+            parts.remove(count)
+    return "*".join(map(str, parts)) if len(parts) > 1 else parts[0]
+
+
+def as_said(shape: Any) -> Any:
+    """The same of all sizes of a shape."""
+    if isinstance(shape, tuple):
+        return tuple(map(as_said, shape))
+    return shape if shape is None else regrouped(shape)
 
 
 def names_of_size(size: Size) -> tuple[str, ...]:

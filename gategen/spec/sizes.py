@@ -41,7 +41,8 @@ REDUCTIONS = (*lang.REDUCTIONS, lang.logsumexp)
 class Unifier:
     """Gathers equalities between sizes; `gates` holds the sizes of the equations read so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, whole: Mapping[str, str] | None = None) -> None:
+        self.whole_sizes = whole or {}  # in shares: `heads*hidden/heads` of `hidden`
         self.known: dict[Variable, Term] = {}
         self.gates: dict[str, Extent] = {}
         self.matrices: dict[str, tuple[Term, Term | tuple[Term, ...]]] = {}
@@ -170,12 +171,24 @@ class Unifier:
         found = self.find(size)
         return (found,) if isinstance(found, Variable) else lang.factors(found)
 
+    def fills(self, matrix: Extent, size: Extent) -> bool:
+        """Whether a vector of that size stands in every row or column of a matrix."""
+        return (
+            isinstance(matrix, tuple)
+            and not isinstance(size, tuple)
+            and {*self.axes(size)} <= {*self.axes(matrix)}
+        )
+
     def along(self, sized: Sequence[tuple[sp.Basic, Extent]]) -> Extent:
         """The sizes of what has most axes, beside which others have some of them."""
+        sized = [(arg, self.find(own)) for arg, own in sized]  # one of them may have told another
         matrix, whole = max(sized, key=lambda pair: (len(self.axes(pair[1])), isinstance(pair[1], tuple)))
         sizes = self.axes(whole)
         for arg, own in sized:
             self.guess(whole, own)
+            own = self.find(own)
+            if isinstance(own, Variable) and not isinstance(whole, tuple):
+                self.known[own] = whole  # beside vectors it is a vector of the same size
             axes, sizes = self.axes(own), self.axes(whole)
             unknown = [axis for axis in sizes if isinstance(axis, Variable)]
             missing = [axis for axis in axes if axis not in sizes]
@@ -345,7 +358,8 @@ class Unifier:
         for expr, size in self.made:
             try:
                 found = tuple(map(self.solved, size))
-                plain = all(len(lang.factors(a)) == 1 and not lang.shared(a)[0] and a != 1 for a in found)
+                shares = {lang.shared(a)[0] for a in found} - {"", *self.whole_sizes}
+                plain = not shares and all(len(lang.factors(a)) == 1 and a != 1 for a in found)
                 if not plain or len(set(found)) < len(found):
                     raise SpecError(
                         f"{text(expr)} would be a matrix of the sizes {describe(found)}",
@@ -404,6 +418,7 @@ class Unifier:
     ) -> Term:
         """A product with a block-diagonal matrix, whose columns are those of one block."""
         whole, _ = lang.shared(columns)
+        whole = self.whole_sizes.get(whole, whole)
         inner, outer = (rows, whole) if transposed else (whole, rows)
         message = f"the blocks of {matrix} share {{a}}, {text(operand)} has size {{b}}"
         self.equate(inner, size, message)
@@ -526,17 +541,23 @@ def joined(axes: Sequence[Term]) -> Term:
 
 
 def describe(size: Term | tuple[Term, ...]) -> str:
-    return f"({', '.join(map(str, size))})" if isinstance(size, tuple) else str(size)
+    if isinstance(size, tuple):
+        return f"({', '.join(map(describe, size))})"
+    return str(size if isinstance(size, Variable) else lang.regrouped(size))
 
 
 # ---------------------------------------------------------------------------------------------- of a cell
 
 
 def infer(
-    equations: Sequence[Eq], first: Sequence[Eq], states: Sequence[lang.State], outputs: Sequence[Any]
+    equations: Sequence[Eq],
+    first: Sequence[Eq],
+    states: Sequence[lang.State],
+    outputs: Sequence[Any],
+    whole: Mapping[str, str],
 ) -> tuple[Mapping[str, Any], Mapping[str, Any], Mapping[str, Shape]]:
     """The sizes of the gates, those of the gates of the first step, and the shapes of the matrices."""
-    unifier = Unifier()
+    unifier = Unifier(whole)
     gates: list[dict[str, Any]] = []
     for one in (equations, first):
         unifier.gates = {}
@@ -548,7 +569,7 @@ def infer(
         gates.append(unifier.gates)
     for state in states:
         own = unifier.find(unifier.size(state.initial))
-        if own != 1 and not (isinstance(state.size, tuple) and own in state.size):
+        if own != 1 and not unifier.fills(state.size, own):
             try:
                 unifier.equate(state.size, own, f"{state} has size {{a}}, its initial value {{b}}")
             except SpecError as error:
@@ -572,7 +593,7 @@ def _unify(unifier: Unifier, eq: Eq) -> None:
     size = unifier.find(unifier.size(eq.rhs))
     if isinstance(eq.lhs, lang.Next):
         own = eq.lhs.state.size
-        if size != 1 and not (isinstance(own, tuple) and size in own):
+        if size != 1 and not unifier.fills(own, size):
             message = f"{eq.lhs.state} has size {{a}}, its next value {{b}}"
             unifier.equate(eq.lhs.state.size, size, message, None, eq.rhs)
         return

@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from inspect import signature
-from math import prod
 from numbers import Real
 from types import ModuleType
 from typing import Any
@@ -23,6 +22,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from gategen.layers import RNN as Net
 from gategen.layers.arrange import host
+from gategen.layers.rnn import length_of
 from gategen.layers.weights import TORCH, torch_kind
 from gategen.torch import function, ops, transforms
 from gategen.torch.binding import Binding, Call, field_of
@@ -219,9 +219,7 @@ class _Layers(torch.nn.Module):
 
     def _size(self, size: str | int) -> int:
         """A size of the cell, that of x being the one of the first layer."""
-        if isinstance(size, str) and "*" in size:  # of several heads
-            return prod(self._size(int(p) if p.isdecimal() else p) for p in size.split("*"))
-        return size if isinstance(size, int) else self._sizes.get(size, self.input_size)
+        return length_of(size, {"input": self.input_size, **self._sizes})
 
     def _states(self, hx: Any, shape: Sequence[int]) -> list[Tensor]:
         """`hx` as a tensor for every state, each of this shape and then its size; none for None."""

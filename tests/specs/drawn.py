@@ -257,5 +257,11 @@ taking_turns = Cell("taking_turns", Eq(turn.next, where(W_turn @ x > 0, 1, 0) * 
 given = inputs("initial")
 begun = Cell("begun", Eq(h.next, W @ given))
 
+# All steps in one launch, where each row of a matrix has a number of its own.
+matrix = inputs("X", size=("hidden", "keys"))
+held = states("held", size=("hidden", "keys"))
+W_c = vectors("W_c", size="keys")
+by_rows_at_once = Cell("by_rows_at_once", Eq(held.next, b_f * held + matrix + W_c))
+
 # The function of a choice between two integers.
 chosen = Cell("chosen", Eq(h.next, (W @ x) * tanh(where(h < 0.1, 1, 2))))

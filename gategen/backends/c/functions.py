@@ -86,7 +86,7 @@ SUMS = ("sum", "largest", "running_sum", "running_sum_back", "column_sums")  # h
 OTHERS = ("outer", "from_left", "shift_on", "shift_back")
 SUMS_DOWN = ("largest_down", "running_sum_down", "running_sum_back_down")
 SUMS_OF_MATRICES = ("dot", "dots", "dots_by_row", "add_multiples", "add_products")
-TILES = tuple(map(tile, (8, 6, 4, 2, 1)))
+TILES = tuple(map(tile, (8, 6, 4, 3, 2, 1)))
 
 
 @dataclass(frozen=True)

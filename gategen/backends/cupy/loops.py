@@ -59,8 +59,9 @@ class LoopText:
 
     @property
     def index(self) -> tuple[str, ...]:
-        places = self.host.along_axes()
-        text = "\n".join([*self.loads, *self.computes, *places])
+        lines = [*self.loads, *self.computes]
+        places = self.host.along_axes()  # that these lines name
+        text = "\n".join([*lines, *places])
         return (
             "const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;",
             f"if (i >= {times('B', self.width)}) return;",

@@ -123,7 +123,7 @@ def itself(line: str) -> bool:
 
 def lines_of(statement: str, name: str = "") -> list[str]:
     """A statement, which goes on in the next lines where it is long, with the name of what it computes."""
-    lines = textwrap.wrap(statement, WIDTH - 8, subsequent_indent="    ", break_long_words=False)
+    lines = textwrap.wrap(in_cuda(statement), WIDTH - 8, subsequent_indent="    ", break_long_words=False)
     told = not name or re.match(rf"(if \(!over\) )?{name}\[", statement)
     return lines if told else [*lines[:-1], f"{lines[-1]}  // {name}"]
 

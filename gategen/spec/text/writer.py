@@ -169,13 +169,13 @@ def _extent(array: Array) -> str:
 
 
 def _bracketed(size: lang.Extent, default: str) -> str:
-    axes = size if isinstance(size, tuple) else (size,)
-    return "" if size == default else f"[{', '.join(map(_size_text, axes))}]"
+    axes = size if isinstance(size, tuple) else (lang.regrouped(size),)
+    return "" if axes == (default,) else f"[{', '.join(map(_size_text, axes))}]"
 
 
 def _size_text(size: Any) -> str:
     if not isinstance(size, tuple):
-        return str(size)
+        return str(lang.regrouped(size))
     return f"({', '.join(map(_size_text, size))}{',' * (len(size) == 1)})"
 
 
