@@ -226,11 +226,13 @@ static inline void clear_rows(size_t n, size_t B, size_t width, size_t first, co
 // is filled up with zeros.
 enum { PANEL = 32, DEPTH = 256 };
 
-// How many rows of a product are taken at once: 8 rows of a panel are 16 registers of AVX-512.
+// How many rows of a product are taken at once, so that their sums stay in registers: 8 rows of a panel are
+//     16 of the
+// 32 registers of AVX-512, 3 rows 12 of the 16 of AVX2.
 #ifdef __AVX512F__
 enum { MOST_ROWS = 8 };
 #else
-enum { MOST_ROWS = 6 };
+enum { MOST_ROWS = 3 };
 #endif
 
 static inline size_t panels(size_t K, size_t N)
@@ -373,6 +375,27 @@ static void tile_4(size_t K, const real *restrict a, size_t down, size_t right, 
     }
 }
 
+static void tile_3(size_t K, const real *restrict a, size_t down, size_t right, const real *restrict panel,
+    real *restrict tile)
+{
+    real s[PANEL] = {0}, t[PANEL] = {0}, u[PANEL] = {0};
+    for (size_t k = 0; k < K; k++, panel += PANEL) {
+        const real s_k = a[k * right];
+        const real t_k = a[down + k * right];
+        const real u_k = a[2 * down + k * right];
+        for (int n = 0; n < PANEL; n++) {
+            s[n] += s_k * panel[n];
+            t[n] += t_k * panel[n];
+            u[n] += u_k * panel[n];
+        }
+    }
+    for (int n = 0; n < PANEL; n++) {
+        tile[n] = s[n];
+        tile[PANEL + n] = t[n];
+        tile[2 * PANEL + n] = u[n];
+    }
+}
+
 static void tile_2(size_t K, const real *restrict a, size_t down, size_t right, const real *restrict panel,
     real *restrict tile)
 {
@@ -438,6 +461,9 @@ static inline size_t tile_rows(size_t rows)
     if (MOST_ROWS == 8 && rows % 8 == 0) {
         return 8;
     }
+    if (MOST_ROWS == 3) {
+        return rows >= 3 && rows != 4 ? 3 : rows >= 2 ? 2 : 1;
+    }
     return rows >= 6 ? 6 : rows >= 4 ? 4 : rows >= 2 ? 2 : 1;
 }
 
@@ -458,6 +484,9 @@ static void strip(size_t rows, size_t width, size_t K, const real *a, size_t dow
             break;
         case 4:
             tile_4(K, a, down, right, panel, tile);
+            break;
+        case 3:
+            tile_3(K, a, down, right, panel, tile);
             break;
         case 2:
             tile_2(K, a, down, right, panel, tile);
