@@ -70,7 +70,7 @@ def test_init_is_uniform_and_seeded(module_of, name, dtype):
     if drawn.size > 500:
         assert np.abs(drawn).max() > 0.95 * 40**-0.5 and abs(drawn.mean()) < 0.1 * 40**-0.5
     sizes = {"input": 20, "hidden": 40, **further}
-    shapes = [tuple(sizes.get(axis, axis) for axis in parts(s.size)) for s in cell.inputs]
+    shapes = [tuple(extent_of(axis, sizes) for axis in parts(s.size)) for s in cell.inputs]
     given = {
         key: np.zeros((B, *shape), dtype)
         for key, shape in zip(module.Grads._fields[2:-1], shapes[1:], strict=True)
