@@ -8,6 +8,7 @@ from points import CELLS, SPECS
 
 import gategen
 from gategen import SpecError
+from gategen.build import generate
 from gategen.layers import RNN
 from gategen.show import show
 from gategen.spec.cell import Cell
@@ -130,6 +131,12 @@ def test_sizes_in_shares_are_said_as_they_were_written():
     assert net(np.zeros((2, 1, 4), "f"))[0][0].shape == (2, 1, 12)
     with pytest.raises(ValueError, match="hidden_size is 7, which heads = 3 does not divide"):
         RNN(cell, 4, 7, heads=3, keys=2)
+
+
+@pytest.mark.parametrize("name", ["shared_heads", "norms_of_shares", "numbered_shares", "inputs_of_shares"])
+def test_every_backend_writes_cells_with_shares(name):
+    for backend in ("numpy", "cupy", "c", "numpy_jvp", "cupy_jvp"):
+        assert all("heads*hidden" not in text for text in generate(CELLS[name], backend).values())
 
 
 def test_init_draws_for_the_number_and_other_arrays_are_refused():
