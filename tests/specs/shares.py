@@ -87,7 +87,7 @@ n = states("n", size="keys")
 
 inputs_of_shares = Cell(
     "inputs_of_shares",
-    Eq(A.next, tanh(e * A + b * X)),
+    Eq(A.next, tanh(e * A + b * X) - mean(A, over="heads") / 2),
     Eq(n.next, n / 2 + B @ (b * v)),
     Eq(v, sigmoid(b) * h),
     Eq(h.next, h / 2 + sum_(A.next, over="hidden/heads") * b),
