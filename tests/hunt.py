@@ -4,8 +4,8 @@
 
 For every cell the generated NumPy module must agree with `graph.evaluate`, its gradients with the complex
 step, and the generated CUDA, run on the CPU, with the NumPy module; with `--c`, the generated C instead of
-the CUDA. A cell that does not is made smaller while it is wrong and printed as a spec file. The kernels of a
-batch of cells are compiled as one text.
+the CUDA. With `--heads` the cells have a matrix for every head. A cell that does not agree is made smaller
+while it is wrong and printed as a spec file. The kernels of a batch of cells are compiled as one text.
 """
 
 from __future__ import annotations

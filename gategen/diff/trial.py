@@ -14,7 +14,7 @@ from gategen.diff.reading import Reading, kinds_of
 from gategen.graph import Graph, evaluate, flatten, start, with_computed
 from gategen.spec.cell import Cell
 from gategen.spec.contents import entries, lengths
-from gategen.spec.language import Extent, Size, extent_of
+from gategen.spec.language import Extent, extent_of
 
 STEPS, BATCH, DRAWS = 5, 3, 3
 
@@ -163,8 +163,4 @@ def _statistics(graph: Graph, steps: int, batch: int, sizes: Mapping[str, int]) 
 
 def features(size: Extent, sizes: Mapping[str, int]) -> tuple[int, ...]:
     """The shape of one row of a value."""
-    return tuple(length(part, sizes) for part in (size if isinstance(size, tuple) else (size,)))
-
-
-def length(size: Size, sizes: Mapping[str, int]) -> int:
-    return extent_of(size, sizes)
+    return tuple(extent_of(part, sizes) for part in (size if isinstance(size, tuple) else (size,)))

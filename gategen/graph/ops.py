@@ -15,7 +15,7 @@ from typing import Any, Literal, cast
 
 import sympy as sp
 
-from gategen.spec.names import Axes, Extent, Size, factors, regrouped, shared
+from gategen.spec.names import Axes, Extent, Size, as_said, factors, regrouped, shared
 
 How = Literal["sum", "max", "bound"]
 Role = Literal["", "next", "argument", "output", "gradient", "term", "carried", "tangent"]
@@ -112,7 +112,7 @@ def shape_of(size: Extent) -> tuple[Size, ...]:
 
 def share(size: Extent, blocks: Size) -> Extent:
     """The share of each block: `hidden/heads`."""
-    return size if blocks == 1 or isinstance(size, tuple) else f"{regrouped(size)}/{blocks}"
+    return size if blocks == 1 else f"{as_said(size)}/{blocks}"
 
 
 class Length(sp.Symbol):  # type: ignore[misc]
@@ -126,6 +126,7 @@ class Length(sp.Symbol):  # type: ignore[misc]
 
 
 def length(size: Extent) -> sp.Expr:
+    """How many numbers a row of this size has, as an integer."""
     every = factors(regrouped("*".join(map(str, axes(size))) or 1))
     return sp.Mul(*(sp.Integer(s) if isinstance(s, int) else Length(s) for s in every))
 

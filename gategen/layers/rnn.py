@@ -802,7 +802,10 @@ def _parts(size: Any) -> tuple[Any, ...]:
 
 
 def length_of(size: str | int, sizes: Mapping[str, int]) -> int:
-    """A size in numbers, also one such as `heads*keys` or `hidden/heads`."""
+    """A size in numbers, also one such as `heads*keys` or `hidden/heads`.
+
+    As `extent_of` of `spec/names.py`, which layers cannot import: they run without SymPy.
+    """
     if isinstance(size, int) or size.isdecimal():
         return int(size)
     if "*" in size:

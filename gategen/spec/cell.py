@@ -113,6 +113,7 @@ class Cell:
             self.equations, self.first = map(by_dependence, with_delays(*both))
             step = self.equations, self.first
             check_names(*step)
+            # of a size in shares what it is made of: `heads*hidden/heads` of `hidden`
             self.whole, swap = in_shares(self.all_equations)
             step = tuple(_replaced(e, swap) for e in step[0]), tuple(_replaced(e, swap) for e in step[1])
             self.equations, self.first = step

@@ -1,8 +1,10 @@
-"""Heads of a cell that was written without their number: `Cell.with_heads(4)`, and `--set heads=4`.
+"""Heads: sizes that are taken apart into them, and heads of a cell that was written without their number.
 
-Where the cell has a size `heads` of its own, the number takes its place. Elsewhere every weight of the shape
-`(hidden, hidden)` becomes one in blocks, `(hidden, hidden/4)`: a head sees its own share of a vector. Other
-weights stay as they are, such as those of the input.
+Inside a cell with an axis `hidden/heads` the size `hidden` is `heads*hidden/heads` (`in_shares`).
+
+`Cell.with_heads(4)`, and `--set heads=4`: where the cell has a size `heads` of its own, the number takes its
+place. Elsewhere every weight of the shape `(hidden, hidden)` becomes one in blocks, `(hidden, hidden/4)`: a
+head sees its own share of a vector. Other weights stay as they are, such as those of the input.
 """
 
 from __future__ import annotations
@@ -162,7 +164,7 @@ def _in_blocks(cell: Any, count: int) -> dict[Any, Any]:
             f"{cell.name} has no size heads, and no weight of the shape (hidden, hidden) to cut into blocks",
             where=cell.where,
             hint='say what has heads: a weight of the shape ("hidden", "hidden/heads"), or a state of the '
-            'sizes ("heads", "values", "keys")',
+            'sizes ("heads", "hidden/heads", "keys")',
         )
     return {p: lang.Matrix(p.name, ("hidden", f"hidden/{count}"), *p.fields[1:]) for p in chosen}
 
