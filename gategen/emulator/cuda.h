@@ -227,6 +227,7 @@ enum { __NV_THREAD_SCOPE_THREAD, __NV_THREAD_SCOPE_BLOCK, __NV_THREAD_SCOPE_CLUS
 namespace gg {
 template <class T, class F> GG_RAW inline T modify(T* p, F change, const void* pc, int order = kRelaxed, int scope = kScopeDevice, bool loads = true) {
   look(p);
+  let_blocks_look();
   atomic(p, sizeof *p, order, scope, loads, true, pc);
   const T old = *p, changed = change(old);
   if (__builtin_memcmp(&old, &changed, sizeof old) != 0) {

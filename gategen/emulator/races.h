@@ -1,6 +1,7 @@
 // Looks for races: two accesses of one byte, at least one of them a write, with nothing that puts one before the
-// other.  Whether they meet in the order that happened to run plays no part.  runtime.cpp includes this when
-// GG_RACES is defined; the kernels are then compiled with -fsanitize=thread, which calls a function of the name
+// other.  Whether they meet in the order that happened to run plays no part; and since what a thread learns of
+// others depends on what it reads, all that poll memory see every value that it takes.  runtime.cpp includes this
+// when GG_RACES is defined; the kernels are then compiled with -fsanitize=thread, which calls a function of the name
 // __tsan_... at every access and every call, and those functions are here instead of in the compiler's library.
 //
 // Time is counted for each thread.  A thread knows of each other one the time up to which everything that this

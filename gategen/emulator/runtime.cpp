@@ -143,7 +143,7 @@ constexpr size_t kSharedZone = 4096, kSharedAlign = 128;
 constexpr unsigned kIdleRounds = 1000;   // rounds in which all live threads only poll, before that is an error
 constexpr size_t kKeptStacks = 1024;     // from launch to launch; what is not touched costs no memory
 
-enum State : unsigned char { kReady, kPolling, kAtBarrier, kAtWarp, kExited };
+enum State : unsigned char { kReady, kPolling, kAtBarrier, kAtWarp, kExited, kLater };
 
 struct Thread {
   Context context;
@@ -372,6 +372,8 @@ bool end(Block& b) {
 // Let every thread that can do so run, again and again, until all wait or poll.  False: something is wrong.
 bool run_until_idle(Block& b) {
   activate(b);
+  for (Thread& thread : b.threads)
+    if (thread.state == kLater) thread.state = kReady;
   for (unsigned long long before = progress - 1; before != progress;) {
     before = progress;
     for (b.position = 0; b.position < b.order.size(); ++b.position) {
@@ -381,7 +383,7 @@ bool run_until_idle(Block& b) {
     b.starting = false;
   }
   if (b.exited == b.threads.size()) return end(b);
-  return count(kPolling) > 0 || fail(kDivergent, b.line);
+  return count(kPolling) + count(kLater) > 0 || fail(kDivergent, b.line);
 }
 
 bool done(const Block& b) { return b.exited == b.threads.size(); }
@@ -479,6 +481,16 @@ void wait_for_others(const void* address) {
   thread.state = kPolling;
   suspend();
 }
+
+#ifdef GG_RACES
+// What a thread waits for may have come long ago, and have changed since: it then knows of more than it may rely on.
+// So all that poll see every value that memory takes.
+void let_blocks_look() {
+  if (setup->residency == 1) return;
+  block->threads[current].state = kLater;
+  suspend();
+}
+#endif
 
 }  // namespace gg
 
