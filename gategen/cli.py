@@ -78,6 +78,7 @@ def commands() -> None:
     """
 
 
+_STAGES = ("equations", "graph", "adjoint", "plan", "kernels")
 _COUNT = click.IntRange(min=1)
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
@@ -136,7 +137,7 @@ def list_() -> None:
 @_equations
 @_name
 @_set
-@click.option("--stage", type=click.Choice(["equations", "graph", "adjoint", "plan"]), default="equations")
+@click.option("--stage", type=click.Choice(_STAGES), default="equations")
 @click.option("--format", "form", type=click.Choice(["text", "latex", "json"]), default="text")
 def show(
     target: str,
@@ -149,7 +150,9 @@ def show(
     """A cell at one stage on its way to code.
 
     The text of the equations can be read again: save it as a .gate file. The plan ends with what it comes
-    to: parameters, operations, matrix products, bytes of tape. As json several cells of one file are a list.
+    to: parameters, operations, matrix products, bytes of tape. The kernels are those of the CuPy module:
+    which take all steps in one launch, and how many are launched beside them. As json several cells of one
+    file are a list.
     """
     from gategen.show import show
 

@@ -15,15 +15,19 @@ CUPY_OPTIONS = ("--std=c++17", "-ftz=true", "--device-as-default-execution-space
 
 _KERNEL = re.compile(r"Compiling entry function '(\w+)'(.*?)Used (\d+) registers", re.S)
 _SPILLS = re.compile(r"(\d+) bytes spill (?:stores|loads)")
+_STACK = re.compile(r"(\d+) bytes stack frame")
+_SHARED = re.compile(r"Compiling entry function '(\w+)'(?:(?!Compiling).)*?, (\d+) bytes smem", re.S)
 _WARNING = re.compile(r"\bwarning(:| #)", re.I)
 
 
 class Report(NamedTuple):
-    """What NVRTC and ptxas say; registers and spilled bytes by kernel."""
+    """What NVRTC and ptxas say; registers and bytes by kernel."""
 
     log: str
     registers: dict[str, int]
     spill_bytes: dict[str, int]
+    stack_bytes: dict[str, int]  # of arrays that no registers hold
+    shared_bytes: dict[str, int]  # without what a launch asks for
     cubin_size: int
 
     @property
@@ -55,7 +59,17 @@ def compile(source: str, arch: int, options: tuple[str, ...] = ()) -> Report:
         _call("DestroyProgram", ctypes.byref(program))
     kernels = _KERNEL.findall(log)
     spills = {name: sum(map(int, _SPILLS.findall(text))) for name, text, _ in kernels}
-    return Report(log, {name: int(registers) for name, _, registers in kernels}, spills, size.value)
+    stack = {name: sum(map(int, _STACK.findall(text))) for name, text, _ in kernels}
+    registers = {name: int(count) for name, _, count in kernels}
+    shared = dict.fromkeys(registers, 0) | {name: int(count) for name, count in _SHARED.findall(log)}
+    return Report(log, registers, spills, stack, shared, size.value)
+
+
+def version() -> str:
+    """Of NVRTC."""
+    major, minor = ctypes.c_int(), ctypes.c_int()
+    _call("Version", ctypes.byref(major), ctypes.byref(minor))
+    return f"{major.value}.{minor.value}"
 
 
 @cache

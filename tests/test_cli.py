@@ -230,16 +230,16 @@ def test_show_takes_every_cell_of_a_file(run, spec, tmp_path):
 
 
 @pytest.mark.parametrize("name", builtins())
-@pytest.mark.parametrize("stage", ["equations", "graph", "adjoint", "plan"])
+@pytest.mark.parametrize("stage", ["equations", "graph", "adjoint", "plan", "kernels"])
 def test_every_stage_of_every_cell_has_a_text(run, name, stage):
     code, out, err = run("show", name, "--stage", stage)
     assert (code, err) == (0, "") and out.strip()
 
 
-@pytest.mark.parametrize("stage", ["equations", "graph", "adjoint", "plan"])
+@pytest.mark.parametrize("stage", ["equations", "graph", "adjoint", "plan", "kernels"])
 def test_json_is_json(run, stage):
     shown = json.loads(run("show", "gru", "--stage", stage, "--format", "json")[1])
-    assert shown["name"] == "gru" if stage in ("equations", "plan") else shown[0]["ops"]
+    assert shown["name"] == "gru" if stage in ("equations", "plan", "kernels") else shown[0]["ops"]
 
 
 def test_json_has_the_sizes_that_were_inferred(run):

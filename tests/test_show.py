@@ -21,7 +21,7 @@ from gategen.summary import summary
 SPECS = sorted(map(str, (Path(__file__).parent / "specs").glob("*.py")))
 BUILTIN = dict(builtins())
 CELLS = BUILTIN | {cell.name: cell for cell in load_all(SPECS)}
-STAGES = ("equations", "graph", "adjoint", "plan")
+STAGES = ("equations", "graph", "adjoint", "plan", "kernels")
 SIZES = ({"input": 5, "hidden": 3}, {"input": 1, "hidden": 4}, {"input": 7, "hidden": 1})
 
 every_cell = pytest.mark.parametrize("name", CELLS)

@@ -11,7 +11,10 @@ import pytest
 from test_cupy_modules import BATCH, CELLS, INPUT, Setting, device, modules
 
 from gategen import emulator
+from gategen.backends.cupy.launches import Work
+from gategen.backends.cupy.launches import launches as launches_of
 from gategen.emulator import cupy as cp
+from gategen.plan import plan
 
 LENGTHS = np.array([0, 5, 3])
 
@@ -116,6 +119,29 @@ def test_a_step_launches_and_multiplies_as_in_the_table_and_no_more(
     for run, copies in zip((step, back), COPIES.get(name, [({}, {})] * 2)[lengths], strict=True):
         assert {key: run.pop(key) for key in ("copy", "copy_where", "sum", "add") if key in run} == copies
     assert (*launches(step), *launches(back)) == told
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_show_tells_what_a_step_launches(name: str) -> None:
+    (told,) = (numbers for numbers, names in LAUNCHES.items() if name in names.split())
+    found = launches_of(plan(CELLS[name]))
+    assert told == tuple(n for way in found for n in (way.step.products, way.step.kernels))
+
+
+@pytest.mark.parametrize("each", [False, True], ids=["at_once", "each"])
+@pytest.mark.parametrize("name", ["gru", "lru", "ligru", "mamba", "slstm_heads", "dcgru", "caru", "griffin"])
+def test_show_tells_what_a_run_launches(name: str, each: bool, tmp_path: Path) -> None:
+    _, module = modules(name, tmp_path)
+    steps, found = 3, launches_of(plan(CELLS[name]))
+    for run, way in zip(done(module, name, steps, False, each), found, strict=True):
+        stepping = way.step if each or not way.blocks else Work()
+        times = steps - bool(way.first)
+        once = [way.beside, way.first or Work(), way.start or Work()]
+        kernels = sum(n for key, n in run.items() if key.startswith("kernel"))
+        products = times * stepping.products + sum(work.products for work in once)
+        assert run["product"] == products
+        at_once = len(way.entries) + (bool(way.blocks) and not each)
+        assert kernels == times * stepping.kernels + sum(work.kernels for work in once) + at_once
 
 
 @pytest.mark.parametrize("lengths", [False, True], ids=["whole", "lengths"])

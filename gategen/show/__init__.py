@@ -15,6 +15,7 @@ from sympy.core.relational import Relational
 
 from gategen import plan
 from gategen import summary as numbers
+from gategen.backends.cupy.launches import launches, rows
 from gategen.graph import text
 from gategen.graph.adjoint import adjoint
 from gategen.show import export, latex
@@ -40,6 +41,9 @@ def show(cell: Cell, stage: str, form: str) -> Any:
         ("plan", "text"): lambda cell: plan_text(plan.plan(cell, arrays=True)),
         ("plan", "latex"): lambda cell: latex.plan_table(plan.plan(cell, arrays=True)),
         ("plan", "json"): export.planned,
+        ("kernels", "text"): kernels_text,
+        ("kernels", "latex"): latex.launch_table,
+        ("kernels", "json"): export.launched,
     }
     return views[stage, form](cell)
 
@@ -49,12 +53,21 @@ def show(cell: Cell, stage: str, form: str) -> Any:
 
 def plan_text(made: plan.Plan) -> str:
     """The plan, and under it what it comes to, and which loops CUDA takes all steps of in one launch."""
-    lines = [str(plan.text(made)), ""]
+    found = (*numbers.rows(numbers.of_plan(made)), *time_loops(made))
+    return "\n".join([str(plan.text(made)), "", *listing(found)])
+
+
+def listing(rows: Iterable[tuple[str, str, str]]) -> Iterator[str]:
+    """Rows of three columns, of which the first is left out where it is as above."""
     last = ""
-    for head, way, what in (*numbers.rows(numbers.of_plan(made)), *time_loops(made)):
-        lines.append(f"{'' if head == last else head:12}{way:10}{what}" if way else f"{head:12}{what}")
+    for head, way, what in rows:
+        yield f"{'' if head == last else head:12}{way:10}{what}" if way else f"{head:12}{what}"
         last = head
-    return "\n".join(lines)
+
+
+def kernels_text(cell: Cell) -> str:
+    """Which kernels of the CuPy module take all steps, and what is launched beside them."""
+    return "\n".join(listing(row for found in launches(plan.plan(cell)) for row in rows(found)))
 
 
 def time_loops(made: plan.Plan) -> Iterator[tuple[str, str, str]]:

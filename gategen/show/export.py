@@ -8,11 +8,13 @@ specs. A size is its name or an integer; a width or an offset is Python arithmet
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from functools import partial
 from math import isfinite
 from typing import Any
 
 from gategen import summary as numbers
+from gategen.backends.cupy.launches import launches
 from gategen.diff import ALIKE, MOVED, UNLIKE, Difference, Line
 from gategen.graph import (
     BatchSum,
@@ -280,6 +282,31 @@ def planned(cell: Cell) -> Json:
         "cuda": None if made.kind == "recurrent" else _rule(loops(plan(cell)).step),
         **({"parallel": _newton(made.newton)} if made.newton else {}),
         "summary": summary(numbers.of_plan(made)),
+    }
+
+
+def launched(cell: Cell) -> Json:
+    """What the CuPy module launches in a run, by direction.
+
+    entries         kernels that take all steps at once, entry by entry, whatever the sizes
+    blocks          the kernel that takes all steps at once by blocks that wait for each other; else null
+    units, most     it does so where B * units, a size, is at most so much
+    steps           kernels and products of every step: where there are more units, or no such kernel
+    first, start    those of a first step and of trained initial states; null without such
+    beside          those that are done once, however many steps there are
+    """
+    return {"name": cell.name} | {
+        found.way: {
+            "entries": list(found.entries),
+            "blocks": found.blocks or None,
+            "units": found.units or None,
+            "most": found.most if found.blocks else None,
+            "steps": asdict(found.step),
+            "first": found.first and asdict(found.first),
+            "start": found.start and asdict(found.start),
+            "beside": asdict(found.beside),
+        }
+        for found in launches(plan(cell))
     }
 
 

@@ -19,6 +19,7 @@ from typing import ClassVar
 import sympy as sp
 
 from gategen import summary as numbers
+from gategen.backends.cupy.launches import launches, rows
 from gategen.graph import (
     BatchSum,
     Contract,
@@ -38,7 +39,7 @@ from gategen.graph import (
     weights,
 )
 from gategen.graph.adjoint import adjoint
-from gategen.plan import Plan
+from gategen.plan import Plan, plan
 from gategen.plan.text import buffer_text, field_text, newton_rows, stage_rows
 from gategen.spec import language as lang
 from gategen.spec.cell import Cell
@@ -546,6 +547,20 @@ def plan_table(made: Plan) -> str:
             *(rf"    {row[0]} & {row[1]} & \texttt{{{escaped(row[2])}}} \\" for row in thinned(listing)),
             r"    \hline",
             *(rf"    {' & '.join(row)} \\" for row in thinned(total)),
+            r"\end{tabular}",
+        ]
+    )
+
+
+def launch_table(cell: Cell) -> str:
+    """What the CuPy module launches, as the rows of a `tabular`."""
+    listing = [row for found in launches(plan(cell)) for row in rows(found)]
+    return "\n".join(
+        [
+            f"% {cell.name}: {cell.title}",
+            r"\begin{tabular}{lll}",
+            rf"    \multicolumn{{3}}{{l}}{{\texttt{{{escaped(cell.name)}}}}} \\ \hline",
+            *(rf"    {' & '.join(map(escaped, row))} \\" for row in thinned(listing)),
             r"\end{tabular}",
         ]
     )

@@ -6,6 +6,7 @@ module       the module, and what of its memory is kept in the type that is comp
 kernels      a kernel for the pointwise ops of each phase, and those of sums
 loops        all steps in one launch, where no unit waits for another
 persistent   all steps in one launch, by blocks that wait for each other
+launches     what a module launches for a run, for people
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from gategen.backends.comments import Remark, listed
 from gategen.backends.cupy.kernels import Kernels
 from gategen.backends.cupy.loops import LoopText
 from gategen.backends.cupy.module import CupyModule
-from gategen.backends.cupy.persistent import Persistent
+from gategen.backends.cupy.persistent import MOST_UNITS, Persistent
 from gategen.backends.cupy.text import CudaKernel, in_cuda, mentions, used_functions
 from gategen.backends.folding import WIDTH, call, listing
 from gategen.backends.functions import context
@@ -33,10 +34,16 @@ ARRAYS = False
 
 def files(plan: Plan) -> dict[str, str]:
     """The module and the kernels of a cell, by file name."""
-    kernels: dict[str, list[CudaKernel]] = {}  # by function
-    made = context(CupyModule(loops(plan)), partial(Emitter, kernels))
+    kernels, made = kernels_and_context(plan)
     name = f"{plan.cell.name}_cupy"
     return {f"{name}.py": module_text(made), f"{name}.cu": kernels_text(name, made, kernels)}
+
+
+def kernels_and_context(plan: Plan) -> tuple[dict[str, list[CudaKernel]], dict[str, object]]:
+    """The kernels by function, and what the templates print of the module."""
+    kernels: dict[str, list[CudaKernel]] = {}
+    made = context(CupyModule(loops(plan)), partial(Emitter, kernels))
+    return kernels, {**made, "most_units": f"2**{MOST_UNITS.bit_length() - 1}"}
 
 
 def second_files(plan: Plan) -> dict[str, str]:

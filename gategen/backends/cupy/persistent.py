@@ -36,6 +36,7 @@ from gategen.plan import (
 )
 from gategen.spec.language import Extent
 
+MOST_UNITS = 2**14  # in all rows: for more, cuBLAS is worth a launch a step (a model says so, no measurement)
 PERSISTENT_WORDS = frozenset(
     """
     shared row rows room next ends last arrived parts goal r q j meet product Columns Exchanged units_of ROWS
