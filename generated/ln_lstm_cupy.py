@@ -170,7 +170,7 @@ def forward(
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
     c[0] = 0 if initial is None else check("initial.c", initial.c, (B, H))
-    blocks = sharing(B, H)
+    blocks = sharing(B, H, "ln_lstm_forward_13", dtype, ((19, H), (8, 1)))
     if blocks:
         one_launch(
             "ln_lstm_forward_13", dtype, blocks, B, 4, ((19, H), (8, 1)), ((4, H, H),), T, H, b, g_h, i, g, f,
@@ -257,7 +257,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_sum_square_A_0_x, d_sum_A_0_x = (cp.empty((T, B, 1), arithmetic(dtype)) for _ in range(2))
     d_x = cp.empty((T, B, I), dtype)
     d_A, d_R, d_b, d_g_h, d_g_x, d_b_c, d_g_c = (cp.zeros(shape, dtype) for shape in shapes(I, H))
-    blocks = sharing(B, H)
+    blocks = sharing(B, H, "ln_lstm_backward_10", dtype, ((18, H), (8, 1)))
     if blocks:
         one_launch(
             "ln_lstm_backward_10", dtype, blocks, B, 4, ((18, H), (8, 1)), ((1, H, 4 * H),), T, H, d_y, o,
@@ -516,8 +516,8 @@ ROWS, CHUNK = 8, 128  # sequences that they take together, and how much of an op
 THREADS = 256  # of a block
 
 
-def sharing(B: int, units: int) -> int:
-    """How many blocks share the units; 0 where not all that wait for each other are on the device at once.
+def sharing(B: int, units: int, name: str, dtype: np.dtype, held: tuple) -> int:
+    """How many blocks of a kernel share the units; 0 where the device does not hold all of them at once.
 
     It is 0 too where there is so much to multiply that cuBLAS is worth its launches: that bound is of a model
     of times (docs/cuda.md), and not measured.
@@ -526,8 +526,10 @@ def sharing(B: int, units: int) -> int:
         return 0
     if BLOCKS is not None or B * units > 2**14:
         return BLOCKS or 0
-    processors, _ = limits(cp.cuda.Device().id)  # each of which holds a block
-    return min(processors // -(-B // ROWS), -(-units // 16))
+    groups, device = -(-B // ROWS), cp.cuda.Device().id
+    processors, _ = limits(device)  # one block for each, or more where there are more groups
+    blocks = max(1, min(processors // groups, -(-units // 16)))
+    return blocks if blocks * groups <= alive(name, dtype, needed(dtype, blocks, held), device) else 0
 
 
 @cache
@@ -538,12 +540,28 @@ def limits(device: int) -> tuple[int, int]:
 
 
 @cache
-def cooperative(name: str, dtype: np.dtype, room: int) -> Any:
-    """A kernel whose blocks wait for each other, and may ask for so much shared memory."""
+def alive(name: str, dtype: np.dtype, shared: int, device: int) -> int:
+    """How many blocks of a kernel, each with so much shared memory, the device holds at once."""
+    processors, most = limits(device)
+    if shared > most:
+        return 0
+    function = cooperative(name, dtype, device).kernel.ptr
+    return processors * cp.cuda.driver.occupancyMaxActiveBlocksPerMultiprocessor(function, THREADS, shared)
+
+
+@cache
+def cooperative(name: str, dtype: np.dtype, device: int) -> Any:
+    """A kernel whose blocks wait for each other, and may ask for all shared memory of the device."""
     options = ("-std=c++17", *ARITHMETIC[dtype.name])
     found = cp.RawModule(code=SOURCE, options=options, enable_cooperative_groups=True).get_function(name)
-    found.max_dynamic_shared_size_bytes = room
+    _, found.max_dynamic_shared_size_bytes = limits(device)
     return found
+
+
+def needed(dtype: np.dtype, blocks: int, held: tuple) -> int:
+    """The shared memory of a block without weights, for so many values of each size in every row."""
+    each = sum(count * -(-size // blocks) for count, size in held) + CHUNK + THREADS
+    return ROWS * each * arithmetic(dtype).itemsize
 
 
 def one_launch(
@@ -554,16 +572,14 @@ def one_launch(
     held: how many values of which size are kept of every row, of each a block's share.
     weights: how many gates, units and columns each has; a block keeps its share where there is room.
     """
-    real, groups = arithmetic(dtype), -(-B // ROWS)
-    _, most = limits(cp.cuda.Device().id)
+    groups, device = -(-B // ROWS), cp.cuda.Device().id
     arrived = cp.zeros((groups, 32), np.uint32)  # each in a line of memory of its own
-    parts = cp.empty((max(sums, 1), 2, B, blocks), real)
-    each = sum(count * -(-size // blocks) for count, size in held) + CHUNK + THREADS
+    parts = cp.empty((max(sums, 1), 2, B, blocks), arithmetic(dtype))
     share = sum(gates * -(-units // blocks) * columns for gates, units, columns in weights)
-    room, whole = ROWS * each * real.itemsize, ROWS * each * real.itemsize + share * dtype.itemsize
-    kept = int(whole <= most)
-    given, shared = (arrived, parts, kept, B, *arguments), whole if kept else room
-    cooperative(name, dtype, most)((1, blocks, groups), (THREADS,), given, shared_mem=shared)
+    room = needed(dtype, blocks, held)
+    kept = int(blocks * groups <= alive(name, dtype, room + share * dtype.itemsize, device))
+    given, shared = (arrived, parts, kept, B, *arguments), room + kept * share * dtype.itemsize
+    cooperative(name, dtype, device)((1, blocks, groups), (THREADS,), given, shared_mem=shared)
 
 
 def product(a: cp.ndarray, b: cp.ndarray, out: cp.ndarray, add: bool = False) -> None:

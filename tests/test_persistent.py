@@ -27,10 +27,7 @@ def shared(name: str, folder: Path, blocks: int, room: bool = True) -> tuple[Mod
     plain, cuda = modules(name, folder)
     cuda.BLOCKS, cuda.THREADS = blocks, 32
     if not room:
-        processors, most = cuda.limits(0)
-        found = cuda.cooperative
-        cuda.limits = lambda device: (processors, 0)
-        cuda.cooperative = lambda name, dtype, room: found(name, dtype, most)
+        cuda.alive = lambda *_: 0
     return plain, cuda
 
 
@@ -100,19 +97,58 @@ def test_a_run_is_one_launch_however_many_steps_it_has(name: str, lengths: bool,
     assert few == more
 
 
+def blocks_of(cuda: ModuleType, batch: int, units: int, dtype: str = "float32") -> int:
+    """How many blocks of the kernel of gru."""
+    return int(cuda.sharing(batch, units, "gru_forward_3", np.dtype(dtype), ((6, units),)))
+
+
 def test_blocks_are_as_many_as_the_device_holds_and_none_where_there_is_much_to_multiply(
     tmp_path: Path,
 ) -> None:
     _, cuda = modules("gru", tmp_path)
-    assert [cuda.sharing(*shape) for shape in ((1, 16), (1, 17), (16, 256), (64, 256), (8, 2048))] == [
-        1,
-        2,
-        16,
-        16,
-        128,
-    ]
-    assert [cuda.sharing(*shape) for shape in ((0, 16), (65, 256), (2048, 8), (1, 2**14 + 1))] == [0, 0, 0, 0]
+    shapes = ((1, 16), (1, 17), (16, 256), (64, 256), (8, 2048), (1, 2**14), (2048, 8))
+    assert [blocks_of(cuda, *shape) for shape in shapes] == [1, 2, 16, 16, 128, 132, 1]
+    assert [blocks_of(cuda, *shape) for shape in ((0, 16), (65, 256), (2200, 7), (1, 2**14 + 1))] == [0] * 4
     cuda.BLOCKS = 0
-    assert cuda.sharing(1, 16) == 0
+    assert blocks_of(cuda, 1, 16) == 0
     cuda.BLOCKS = 3
-    assert cuda.sharing(512, 512) == 3
+    assert blocks_of(cuda, 512, 512) == 3
+
+
+def test_blocks_that_shared_memory_does_not_hold_are_none(tmp_path: Path) -> None:
+    """On a device of three processors: what 683 units of a block keep of 8 rows is too much in float64."""
+    _, cuda = modules("gru", tmp_path)
+    with emulator.residency(3):
+        assert [blocks_of(cuda, 8, 1024, dtype) for dtype in ("float32", "float64")] == [3, 3]
+        assert [blocks_of(cuda, 8, 2048, dtype) for dtype in ("float32", "float64")] == [3, 0]
+
+
+@pytest.mark.parametrize(("alive", "blocks"), [(1, 0), (2, 1), (5, 2), (20, 2)])
+def test_on_a_small_device_blocks_do_not_wait_for_others_that_it_does_not_hold(
+    alive: int, blocks: int, tmp_path: Path
+) -> None:
+    """There are two groups, and each step is launched where it does not hold a block of both."""
+    plain, cuda = modules("gru", tmp_path)
+    cuda.THREADS, shape = 32, (3, 9, 20)
+    expected = run(plain, "gru", np.asarray, shape, None)
+    with emulator.residency(alive), emulator.tally() as done_there:
+        assert blocks_of(cuda, 9, 20) == blocks
+        actual = run(cuda, "gru", device, shape, None)
+    assert worst(expected, actual)[0] <= 1e-11
+    assert done_there["kernel gru_forward_3"] == (1 if blocks else 0)
+
+
+def test_weights_are_kept_only_where_all_blocks_still_are_on_the_device(tmp_path: Path) -> None:
+    """257 groups, two for each processor: 113 KiB of weights leave no room for the other one."""
+    _, cuda = modules("gru", tmp_path)
+    given: list[tuple[int, int]] = []
+    cuda.cooperative = lambda name, dtype, device: (
+        lambda grid, block, arguments, shared_mem: given.append((arguments[2], shared_mem))
+    )
+    cuda.alive = lambda name, dtype, shared, device: 132 * (233472 // (shared + 1024))
+    for batch in (8, 2056):
+        for units in (16, 96):
+            weights = ((2, units, units), (1, units, units))
+            cuda.one_launch("", np.dtype("f4"), 1, batch, 0, ((6, units),), weights)
+    assert [kept for kept, _ in given] == [1, 1, 1, 0]
+    assert given[1][1] - given[3][1] == 3 * 96 * 96 * 4

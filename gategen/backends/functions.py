@@ -48,6 +48,7 @@ class Function:
     counted: bool = False  # whether some line names the number of these steps
     head: str = ""  # of the loop; empty where nothing is done in it
     once: str = ""  # the line that takes all steps in one launch, where `blocks` share the units
+    sharing: str = ""  # the line that says how many blocks
     width: str = ""  # how many units these are
     aside: tuple[str, ...] = ()  # lines before a step, where sequences have lengths
     kept: tuple[str, ...] = ()  # lines behind it: what is over keeps what it carries
@@ -65,7 +66,7 @@ class Function:
         yield from (*self.aside, *self.kept)
         for update in self.updates:
             yield from (update.target, update.value)
-        yield from (self.head, self.once, self.width, *self.outputs)
+        yield from (self.head, self.once, self.sharing, *self.outputs)
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ def function(module: Module, way: Way, host: Hosts) -> Function:
     loop.known = ahead.views
     loop.run(schedule.loop)
     aside, kept = loop.aside(), loop.kept()
-    width = once.persistent()
+    sharing, width = once.persistent()
     after.run(schedule.after)
     outputs = tuple(after.value(value) for _, value in graph.outputs)
     before.settle(*(update.value for update in updates))
@@ -153,6 +154,7 @@ def function(module: Module, way: Way, host: Hosts) -> Function:
         chunked=bool(schedule.ahead),
         head=loop.head if loop.text or aside or kept else "",
         once=once.text,
+        sharing=sharing,
         width=width,
         aside=aside,
         kept=kept,

@@ -164,9 +164,9 @@ class Host(ABC):
         """The line that takes all steps; for backends that ask the plan for it (`plan/loops.py`)."""
         raise AssertionError(f"{type(self).__name__} asks for no {type(loop).__name__}")
 
-    def persistent(self) -> str:
-        """Say the line that takes all steps of the loop in one launch, if there is one; the units it has."""
-        return ""
+    def persistent(self) -> tuple[str, str]:
+        """Say the line that takes all steps in one launch, if any can; how many blocks, of which units."""
+        return "", ""
 
     # ------------------------------------------------------------------------------------------ lengths
 

@@ -45,7 +45,7 @@ WORDS = frozenset(
     along_rows down_columns over_matrices through_time
     parallel newton iterated linearized every_step by_stretch stretches starts stops iterations done change
     largest tolerance entries
-    one_launch sharing cooperative BLOCKS ROWS CHUNK THREADS blocks limits
+    one_launch sharing cooperative alive needed BLOCKS ROWS CHUNK THREADS blocks limits
     """.split()
 ) | {*HELPERS, *keyword.kwlist, *dir(builtins), "where", "keep", "known"}
 

@@ -42,8 +42,9 @@ from gategen.emulator.arrays import (
     zeros,
     zeros_like,
 )
-from gategen.emulator.device import Device
-from gategen.emulator.launch import Kernel, Library
+from gategen.emulator.device import Device, held_at_once
+from gategen.emulator.launch import Kernel, Library, kernel_at
+from gategen.emulator.settings import current
 
 __all__ = [
     "RawModule",
@@ -134,6 +135,14 @@ class _Runtime:
         return 0
 
 
+class _Driver:
+    @staticmethod
+    def occupancyMaxActiveBlocksPerMultiprocessor(function: int, threads: int, shared: int) -> int:
+        """One where `residency` says how many blocks are alive, each on a processor of its own."""
+        held = held_at_once(threads, shared + kernel_at(function).static_shared)
+        return min(held, 1) if current().residency else held
+
+
 class linalg:
     """What stands for the module `cupy.linalg`."""
 
@@ -146,6 +155,7 @@ class cuda:
     Stream = _Stream
     Device = Device
     runtime = _Runtime
+    driver = _Driver
     cublas = cublas
 
     @staticmethod

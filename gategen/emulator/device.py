@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
+from gategen.emulator.settings import current as current_settings
+
 DEVICES = 2  # so that what is on the wrong one is noticed
+PROCESSORS = 132
+# Of a processor: threads, registers, bytes of shared memory, and what of these a block takes beside its own.
+# No compiler tells here how many registers a thread takes: as many as most that have the most.
+THREADS, REGISTERS, SHARED, RESERVED = 2048, 2**16, 228 * 1024, 1024
+OF_A_THREAD = 128
+
+
+def held_at_once(threads: int, shared: int) -> int:
+    """How many blocks a processor holds at once, of so many threads and bytes of shared memory."""
+    return min(THREADS // threads, REGISTERS // (OF_A_THREAD * threads), SHARED // (shared + RESERVED))
+
 
 _current = 0
 
@@ -43,8 +56,9 @@ class Device:
 
     @property
     def attributes(self) -> dict[str, int]:
-        """Some of what CUDA tells of a device."""
-        return {"MultiProcessorCount": 132, "MaxSharedMemoryPerBlockOptin": 227 * 1024}
+        """Some of what CUDA tells of a device, of a small one where `residency` says so."""
+        processors = min(current_settings().residency or PROCESSORS, PROCESSORS)
+        return {"MultiProcessorCount": processors, "MaxSharedMemoryPerBlockOptin": 227 * 1024}
 
     def synchronize(self) -> None:
         """Nothing: everything is done when a call returns."""

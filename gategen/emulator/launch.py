@@ -9,8 +9,10 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.lib.array_utils import byte_bounds
@@ -163,6 +165,20 @@ def _word(value: object, stack: ExitStack, complain: Callable[[], str]) -> ctype
 # ------------------------------------------------------------------------------------------ kernels
 
 
+@dataclass(frozen=True)
+class Function:
+    """A kernel as the driver knows it."""
+
+    ptr: int
+
+
+_functions: WeakValueDictionary[int, Kernel] = WeakValueDictionary()
+
+
+def kernel_at(pointer: int) -> Kernel:
+    return _functions[pointer]
+
+
 class Kernel:
     """A kernel, called as CuPy's: `kernel(grid, block, args, shared_mem=0)`."""
 
@@ -175,11 +191,18 @@ class Kernel:
             for name, p in zip(signature.parameters, record.parameters[: record.count], strict=True)
         )
         # The static part is known of all kernels of the text together, and may then exceed what one can have.
+        self.static_shared = binary.static_shared
         self.max_dynamic_shared_size_bytes = max(0, MAX_SHARED - binary.static_shared)
 
     @property
     def name(self) -> str:
         return self._signature.name
+
+    @property
+    def kernel(self) -> Function:
+        """What the driver calls it."""
+        _functions[id(self)] = self
+        return Function(id(self))
 
     def __call__(
         self, grid: Sequence[int], block: Sequence[int], args: Sequence[object], *, shared_mem: int = 0

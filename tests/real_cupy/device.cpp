@@ -3,6 +3,7 @@
 // devices, so that a launch on the wrong one is noticed. Every operation on a device is written to a log.
 //
 // CuPy carries the runtime within itself; device.py makes its functions jump to those of the name on_host_cuda...
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -134,6 +135,12 @@ int owner(const void* address) {
   return p <= found->first + found->second.bytes ? found->second.device : -1;
 }
 
+// By a processor of 2048 threads, 65536 registers, of which a thread takes 128, and 228 KiB of shared memory.
+unsigned held_at_once(unsigned threads, size_t shared) {
+  const auto by_shared = static_cast<unsigned>(228 * 1024 / (shared + 1024));
+  return std::min({2048 / threads, 65536 / (128 * threads), by_shared});
+}
+
 int launch(void* f, const unsigned (&grid)[3], const unsigned (&block)[3], unsigned shared, void** arguments, bool cooperative) {
   auto& function = *static_cast<Function*>(f);
   const gg::Kernel& kernel = *function.kernel;
@@ -145,7 +152,7 @@ int launch(void* f, const unsigned (&grid)[3], const unsigned (&block)[3], unsig
     return 700;  // illegal address
   }
   const unsigned blocks = grid[0] * grid[1] * grid[2];
-  if (cooperative && blocks > kProcessors) return 720;  // too large
+  if (cooperative && blocks > kProcessors * held_at_once(block[0] * block[1] * block[2], shared)) return 720;  // too large
   if (static_cast<int>(shared) > function.shared) return 1;
   if (!execute) return 0;
   const gg::Launch setup{{grid[0], grid[1], grid[2]}, {block[0], block[1], block[2]}, shared, 256 * 1024, seed, order, cooperative ? blocks : 1};
@@ -214,7 +221,9 @@ API int cuFuncSetAttribute(void* f, int attribute, int value) {
   if (attribute == 8) static_cast<Function*>(f)->shared = value;
   return 0;
 }
-API int cuOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, void*, int, size_t) { return *blocks = 1, 0; }
+API int cuOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, void*, int threads, size_t shared) {
+  return *blocks = static_cast<int>(held_at_once(static_cast<unsigned>(threads), shared)), 0;
+}
 API int cuOccupancyMaxPotentialBlockSize(int* grid, int* block, void*, void*, size_t, int) {
   return *grid = kProcessors, *block = 512, 0;
 }

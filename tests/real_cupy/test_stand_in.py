@@ -250,3 +250,18 @@ def test_a_module_does_the_same_on_both(name: str, lengths: Any, tmp_path: Path)
         actual = setting.run(module, modules.device, True, lengths)
     assert own == real
     assert modules.worst(expected, actual)[0] < 1e-12
+
+
+def test_a_processor_holds_as_many_blocks_on_both() -> None:
+    code = 'extern "C" __global__ void ones(float* a) { a[threadIdx.x] = 1; }'
+
+    def held(cp: ModuleType) -> list[int]:
+        kernel = cp.RawModule(code=code, enable_cooperative_groups=True).get_function("ones")
+        return [
+            cp.cuda.driver.occupancyMaxActiveBlocksPerMultiprocessor(kernel.kernel.ptr, threads, shared)
+            for threads, shared in ((32, 0), (256, 0), (256, 100_000), (256, 232_000), (1024, 0))
+        ]
+
+    with plugin.stand_in() as cp:
+        own = held(cp)
+    assert own == held(plugin.CUPY) == [16, 2, 2, 1, 0]

@@ -80,9 +80,9 @@ class Emitter(Kernels):
         lines, much = (text.index, text.loads, text.computes), (times("B", text.width),)
         self.emit(above, told, *lines, text.arguments, launch, much, ("B", "T", "first"))
 
-    def persistent(self) -> str:
+    def persistent(self) -> tuple[str, str]:
         if not persists(self.schedule):
-            return ""
+            return super().persistent()
         text = Persistent(self)
         name = f"{self.module.cell.name}_{self.way.name}_{len(self.kernels) + 1}"
         self.module.helpers.update(("one_launch", "steps_of"))
@@ -102,4 +102,4 @@ class Emitter(Kernels):
         weights = f"({listing(shares)})"
         head = [f'"{name}"', "dtype", "blocks", "B", f"{len(text.sums)}", held, weights]
         self.say(Remark(), call("one_launch(", [*head, *arguments]))
-        return text.widest
+        return call("blocks = sharing(", ["B", text.widest, f'"{name}"', "dtype", held]), text.widest
