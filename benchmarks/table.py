@@ -1,4 +1,4 @@
-"""Markdown tables of what `cpu.py`, `torch_layers.py`, `host.py` and `gpu.py` wrote, for documents."""
+"""Markdown tables of what `cpu.py`, `torch_layers.py`, `host.py`, `registers.py`, `gpu.py` wrote."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import click
 
 RESULTS = Path(__file__).resolve().parent / "results" / "cpu.json"
 BEGIN, END = "<!-- benchmarks/table.py: begin -->", "<!-- end -->"
+REGISTERS = "<!-- benchmarks/table.py, registers: begin -->"  # beside another table
 BESIDE = {"gru_after": "`nn.GRU`", "lstm": "`nn.LSTM`"}
 SIDES = {"gategen": "NumPy", "c": "C", "torch": "PyTorch", "jax": "JAX", "onnxruntime": "onnxruntime"}
 PAIRS = (("gategen", "torch"), ("c", "torch"), ("c", "jax"), ("c", "onnxruntime"))  # how often as fast is
@@ -181,6 +182,31 @@ def host_table(document: dict[str, Any]) -> str:
     return "\n".join([*lines, "", conditions])
 
 
+def registers_table(document: dict[str, Any]) -> str:
+    """A row for every kind of kernel and type: the most registers that a thread has, and in which cell."""
+    cells = document["registers"]
+    architectures = list(next(iter(cells.values()))["kernels"]["steps"]["float32"])
+    header = ["kernels", "type", "cells", *(f"sm_{arch}" for arch in architectures)]
+    lines = [line(header), line(["---", "---", *["---:"] * (len(header) - 2)])]
+    for kind, what in document["kinds"].items():
+        having = {name: cell["kernels"][kind] for name, cell in cells.items() if kind in cell["kernels"]}
+        for storage in next(iter(having.values())):
+            words = [what if storage == "float32" else "", storage, str(len(having))]
+            for arch in architectures:
+                found = {name: of[storage][arch][0] for name, of in having.items() if arch in of[storage]}
+                most = max(found, key=lambda name: found[name], default="")  # the first of several
+                words.append(f"{found[most]} ({most})" if found else "")
+            lines.append(line(words))
+    types = [of for cell in cells.values() for kind in cell["kernels"].values() for of in kind.values()]
+    rows = zip(*(row for of in types for row in of.values()), strict=True)
+    _, shared, arrays, spilled = (max(numbers) for numbers in rows)
+    told = (
+        f"At most {spilled} bytes are spilled in any of them, {shared} bytes are shared memory beside what a "
+        f"launch asks for, and {arrays} bytes are arrays that no registers hold. NVRTC {document['nvrtc']}."
+    )
+    return "\n".join([*lines, "", told])
+
+
 def layers_table(document: dict[str, Any], short: bool = False) -> str:
     """A row for every cell and shape: a layer of `gategen.torch`, and what PyTorch has beside it.
 
@@ -258,12 +284,15 @@ def line(words: Iterable[str]) -> str:
 @click.option(
     "--into",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help=f"Put the table into this file, between {BEGIN} and {END}.",
+    help=f"Put the table into this file, between {BEGIN} and {END}; of registers, {REGISTERS}.",
 )
 def main(results: Path, short: bool, into: Path | None) -> None:
     """Print the table of RESULTS, by default benchmarks/results/cpu.json."""
     document = json.loads(results.read_text())
-    if "ceilings" in document:
+    begin = REGISTERS if "registers" in document else BEGIN
+    if "registers" in document:
+        text = registers_table(document)
+    elif "ceilings" in document:
         from gpu_table import gpu_table  # the neighbour file
 
         text = gpu_table(document)
@@ -276,13 +305,13 @@ def main(results: Path, short: bool, into: Path | None) -> None:
         return
     old = into.read_text()
     new, found = re.subn(
-        f"({re.escape(BEGIN)}\n).*?({re.escape(END)})",
+        f"({re.escape(begin)}\n).*?({re.escape(END)})",
         lambda match: f"{match[1]}{text}\n{match[2]}",
         old,
         flags=re.S,
     )
     if not found:
-        raise click.ClickException(f"{into} has no line {BEGIN}")
+        raise click.ClickException(f"{into} has no line {begin}")
     into.write_text(new)
 
 

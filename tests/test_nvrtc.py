@@ -1,24 +1,30 @@
 """NVIDIA's compiler takes the generated CUDA for every architecture, without a warning or a spill."""
 
+import json
 from pathlib import Path
 
 import nvrtc
 import pytest
+import registers
+import table
+from registers import ARCHITECTURES, STORAGES
 from test_cupy_matrices import CELLS as MATRICES
 from test_tally import ALL_AT_ONCE, CELLS
 
 from gategen.build import generate
 from gategen.emulator import cupy
 
-ARCHITECTURES = (75, 80, 90, 100, 120)
-STORAGES = {
-    "float32": ("-DREAL=float", "-DSTORAGE=float"),
-    "float64": ("-DREAL=double", "-DSTORAGE=double"),
-    "float16": ("-DREAL=float", "-DSTORAGE=__half", "-DHALF"),
-    "bfloat16": ("-DREAL=float", "-DSTORAGE=__nv_bfloat16", "-DHALF"),
-}
-GENERATED = sorted((Path(__file__).parent.parent / "generated").glob("*.cu"))
+ROOT = Path(__file__).parent.parent
+GENERATED = sorted((ROOT / "generated").glob("*.cu"))
 FIRST = (90, "float32")
+TABLE = json.loads(registers.RESULTS.read_text("utf-8"))
+ROWS = {
+    (name, storage, arch, kind): numbers
+    for name, cell in TABLE["registers"].items()
+    for kind, storages in cell["kernels"].items()
+    for storage, of in storages.items()
+    for arch, numbers in of.items()
+}
 
 
 def targets():
@@ -81,10 +87,38 @@ def test_there_is_generated_cuda():
 
 @pytest.mark.parametrize(("file", "arch", "storage"), targets())
 def test_generated_cuda_compiles_without_warning_or_spill(file, arch, storage):
-    report = nvrtc.compile(file.read_text(), arch, STORAGES[storage])
+    source = file.read_text()
+    report = nvrtc.compile(source, arch, STORAGES[storage])
     assert report.warnings == ()
     assert report.registers
     assert not any(report.spill_bytes.values()), report.spill_bytes
+    if (storage, arch) in registers.targets():
+        is_as_in_the_table(file.stem.removesuffix("_cupy"), storage, arch, registers.worst(source, report))
+
+
+def is_as_in_the_table(name, storage, arch, found):
+    """`python benchmarks/registers.py` writes it anew; another compiler may take other registers."""
+    told = {kind: row for (*key, kind), row in ROWS.items() if key == [name, storage, str(arch)]}
+    if nvrtc.version() != TABLE["nvrtc"]:
+        told, found = ({kind: rest for kind, (_, *rest) in each.items()} for each in (told, found))
+    assert found == told
+
+
+def test_the_table_has_every_cell_and_architecture_and_no_spill():
+    wanted = {
+        (file.stem.removesuffix("_cupy"), storage, str(arch), kind)
+        for file in GENERATED
+        for kind in registers.kinds(file.read_text()).values()
+        for storage, arch in registers.targets()
+    }
+    assert ROWS.keys() == wanted
+    assert {kind for *_, kind in ROWS} == set(registers.KINDS)
+    assert all(0 < taken <= 255 and spilled == 0 for taken, _, _, spilled in ROWS.values())
+
+
+def test_the_table_in_the_documentation_is_that_of_the_results():
+    text = (ROOT / "docs" / "cuda.md").read_text("utf-8")
+    assert f"{table.REGISTERS}\n{table.registers_table(TABLE)}\n{table.END}" in text
 
 
 @pytest.mark.parametrize(
