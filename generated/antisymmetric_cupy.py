@@ -173,7 +173,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_tanh_h, d_U_hT_h = (cp.empty((T, B, H), dtype) for _ in range(2))
     U_hT_d_a_h, U_h_d_U_hT_h = (cp.empty((B, H), dtype) for _ in range(2))
     d_x = cp.empty((T, B, I), dtype)
-    d_W_h, d_U_h, d_b_h = (cp.zeros(shape, dtype) for shape in shapes(I, H))
+    d_W_h, d_U_h, d_b_h = (cp.empty(shape, dtype) for shape in shapes(I, H))
     blocks = sharing(B, H, "antisymmetric_backward_3", dtype, ((6, H),))
     if blocks:
         one_launch(

@@ -169,7 +169,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     a = cp.empty((T, B, H), dtype)
     d_x = cp.empty((T, B, I), dtype)
     totals = cp.empty((B, 4 * H), arithmetic(dtype))  # total_d_z, total_d_tanh_a, total_g_w_z, total_g_w_a
-    d_W, d_b, d_w = (cp.zeros(shape, dtype) for shape in shapes(I, H))
+    d_W, d_b, d_w = (cp.empty(shape, dtype) for shape in shapes(I, H))
 
     launch("brc_backward_1", dtype, T * B * H, T * B, H, gates, a)  # a = tanh_a + 1
 

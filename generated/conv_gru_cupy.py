@@ -243,7 +243,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_n, d_z, d_v_n_2, d_v_n, d_v_z_2, d_v_z, d_r, d_v_r_2, d_v_r,
     ) = (cp.empty((T, B, P, H), dtype) for _ in range(9))
     d_x = cp.empty((T, B, P, I), dtype)
-    d_W_z, d_W_r, d_W, d_U_z, d_U_r, d_U = (cp.zeros(shape, dtype) for shape in shapes(H, I))
+    d_W_z, d_W_r, d_W, d_U_z, d_U_r, d_U = (cp.empty(shape, dtype) for shape in shapes(H, I))
     W_1_T = W[I : 2 * I].T
     U_1_T = U[H : 2 * H].T
     W_z_z_1_T = W_z[I : 2 * I].T

@@ -185,7 +185,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_tanh_z = cp.empty((T, B, H), dtype)
     d_u_z, d_u_y = (cp.empty((B, H), dtype) for _ in range(2))
     d_x = cp.empty((T, B, I), dtype)
-    d_W_h, d_U_y, d_U_z, d_b_h = (cp.zeros(shape, dtype) for shape in shapes(I, H))
+    d_W_h, d_U_y, d_U_z, d_b_h = (cp.empty(shape, dtype) for shape in shapes(I, H))
     blocks = sharing(B, H, "cornn_backward_3", dtype, ((8, H),))
     if blocks:
         one_launch(

@@ -228,7 +228,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     S_d_S_k = cp.empty((B, K), dtype)
     d_a_k, d_a_q = (cp.empty((T, B, 1), arithmetic(dtype)) for _ in range(2))
     d_x = cp.empty((T, B, I), dtype)
-    d_W, d_W_v, d_W_b = (cp.zeros(shape, dtype) for shape in shapes(I, K, H))
+    d_W, d_W_v, d_W_b = (cp.empty(shape, dtype) for shape in shapes(I, K, H))
 
     launch("deltanet_backward_1", dtype, T * B * K, T * B, H, K, gates, k_, b_k_2)  # b_k = b * k
 

@@ -217,7 +217,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_F_next = cp.empty((B, H, K), dtype)
     d_F_next_v, F_next_d_F_next_q = (cp.empty((B, K), dtype) for _ in range(2))
     d_x = cp.empty((T, B, I), dtype)
-    d_W, d_W_v = (cp.zeros(shape, dtype) for shape in shapes(I, K, H))
+    d_W, d_W_v = (cp.empty(shape, dtype) for shape in shapes(I, K, H))
 
     # g_sum_v_y and d_F_next_q.
     launch(

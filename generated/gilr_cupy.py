@@ -169,7 +169,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_gates = cp.empty((T, B, 2 * H), dtype)  # d_a_g, d_j
     d_x = cp.empty((T, B, I), dtype)
     totals = cp.empty((B, 2 * H), arithmetic(dtype))  # total_d_a_g, total_d_j
-    d_W, d_b = (cp.zeros(shape, dtype) for shape in shapes(I, H))
+    d_W, d_b = (cp.empty(shape, dtype) for shape in shapes(I, H))
 
     # d_j = (1 - g) * (1 - j**2) * (d_h + d_y)
     # d_a_g = (1 - g) * g * (h * (d_h + d_y) - j * (d_h + d_y))

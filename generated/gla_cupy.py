@@ -197,7 +197,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     g_b_a = cp.empty((T, B, K), arithmetic(dtype))
     d_S_next = cp.empty((B, H, K), dtype)
     d_x = cp.empty((T, B, I), dtype)
-    d_W, d_W_2, d_b_a = (cp.zeros(shape, dtype) for shape in shapes(I, R, K, H))
+    d_W, d_W_2, d_b_a = (cp.empty(shape, dtype) for shape in shapes(I, R, K, H))
     for t in reversed(range(T)):
         # d_S_next and d_S.
         launch("gla_backward_1", dtype, B * H * K, B, t, H, K, R, d_S, d_y, gates, a, d_S_next, finished)

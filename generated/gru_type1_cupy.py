@@ -191,7 +191,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_n = cp.empty((T, B, H), dtype)
     d_hr, d_u_h = (cp.empty((B, H), dtype) for _ in range(2))
     d_x = cp.empty((T, B, I), dtype)
-    d_W_h, d_U, d_U_h, d_b = (cp.zeros(shape, dtype) for shape in shapes(I, H))
+    d_W_h, d_U, d_U_h, d_b = (cp.empty(shape, dtype) for shape in shapes(I, H))
     blocks = sharing(B, H, "gru_type1_backward_4", dtype, ((5, H),))
     if blocks:
         one_launch(

@@ -191,7 +191,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_hr = cp.empty((B, H), dtype)
     d_x = cp.empty((T, B, I), dtype)
     d_parts = cp.empty((2 * H,), arithmetic(dtype))  # d_r, d_z
-    d_W_h, d_U_h, d_b = (cp.zeros(shape, dtype) for shape in shapes(I, H))
+    d_W_h, d_U_h, d_b = (cp.empty(shape, dtype) for shape in shapes(I, H))
     blocks = sharing(B, H, "gru_type3_backward_3", dtype, ((4, H),))
     if blocks:
         one_launch(

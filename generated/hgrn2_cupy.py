@@ -195,7 +195,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_h_next = cp.empty((B, H, K), dtype)
     d_h_next_h = cp.empty((B, K), dtype)
     d_x = cp.empty((T, B, I), dtype)
-    d_W, d_W_i, d_b, d_b_i = (cp.zeros(shape, dtype) for shape in shapes(I, K, H))
+    d_W, d_W_i, d_b, d_b_i = (cp.empty(shape, dtype) for shape in shapes(I, K, H))
 
     # i = a_i * sigmoid_i
     launch("hgrn2_backward_1", dtype, T * B * H, T * B, H, K, gates, sigmoid_i, i_2)

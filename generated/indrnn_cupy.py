@@ -160,7 +160,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_a_h = cp.empty((T, B, H), dtype)
     d_x = cp.empty((T, B, I), dtype)
     totals = cp.empty((B, 2 * H), arithmetic(dtype))  # total_d_a_h, total_g_u
-    d_W_h, d_b_h, d_u = (cp.zeros(shape, dtype) for shape in shapes(I, H))
+    d_W_h, d_b_h, d_u = (cp.empty(shape, dtype) for shape in shapes(I, H))
 
     # d_a_h = step(h_next) * (d_h + d_y)
     # d_h = d_a_h * u

@@ -172,7 +172,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_x = cp.empty((T, B, I), dtype)
     # total_d_r, total_d_z, total_d_n, total_g_u_r, total_g_u_z, total_g_u_h
     totals = cp.empty((B, 6 * H), arithmetic(dtype))
-    d_W, d_b, d_u = (cp.zeros(shape, dtype) for shape in shapes(I, H))
+    d_W, d_b, d_u = (cp.empty(shape, dtype) for shape in shapes(I, H))
 
     # d_n = (1 - n**2) * (1 - z) * (d_h + d_y)
     # d_z = (1 - z) * z * (d_h + d_y) * (h - n)

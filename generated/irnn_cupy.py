@@ -169,7 +169,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
     d_a_h = cp.empty((T, B, H), dtype)
     d_x = cp.empty((T, B, I), dtype)
-    d_W_h, d_U_h, d_b_h = (cp.zeros(shape, dtype) for shape in shapes(I, H))
+    d_W_h, d_U_h, d_b_h = (cp.empty(shape, dtype) for shape in shapes(I, H))
     blocks = sharing(B, H, "irnn_backward_2", dtype, ((2, H),))
     if blocks:
         one_launch(

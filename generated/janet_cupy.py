@@ -182,7 +182,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_gates = cp.empty((T, B, 2 * H), dtype)  # d_s, d_g
     d_u_h = cp.empty((B, H), dtype)
     d_x = cp.empty((T, B, I), dtype)
-    d_W, d_U, d_b = (cp.zeros(shape, dtype) for shape in shapes(I, H))
+    d_W, d_U, d_b = (cp.empty(shape, dtype) for shape in shapes(I, H))
     blocks = sharing(B, H, "janet_backward_3", dtype, ((4, H),))
     if blocks:
         one_launch(

@@ -204,7 +204,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_v_next = cp.empty((T, B, H), dtype)
     d_a_next, d_u_z = (cp.empty((B, H), dtype) for _ in range(2))
     d_x = cp.empty((T, B, I), dtype)
-    d_W_v, d_U_v = (cp.zeros(shape, dtype) for shape in shapes(I, H))
+    d_W_v, d_U_v = (cp.empty(shape, dtype) for shape in shapes(I, H))
 
     # d_v_next = 2 * v_next - 3.2 * a_next - 1
     launch("li_spiking_backward_1", dtype, T * B * H, T * B, B, H, a, v, d_v_next)

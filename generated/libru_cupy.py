@@ -187,7 +187,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     a_z = cp.empty((T, B, H), dtype)
     d_log_z = cp.empty((B, H), dtype)
     d_x = cp.empty((T, B, I), dtype)
-    d_W, d_U, d_b = (cp.zeros(shape, dtype) for shape in shapes(I, H))
+    d_W, d_U, d_b = (cp.empty(shape, dtype) for shape in shapes(I, H))
 
     launch("libru_backward_1", dtype, T * B * H, T * B, H, h, a_z)  # a_z = h + 1e-11
 

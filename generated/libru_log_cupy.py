@@ -184,7 +184,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     g_b_h = cp.empty((T, B, H), arithmetic(dtype))
     d_softplus_h, d_u_h = (cp.empty((B, H), dtype) for _ in range(2))
     d_x = cp.empty((T, B, I), dtype)
-    d_W, d_U, d_b = (cp.zeros(shape, dtype) for shape in shapes(I, H))
+    d_W, d_U, d_b = (cp.empty(shape, dtype) for shape in shapes(I, H))
     blocks = sharing(B, H, "libru_log_backward_3", dtype, ((4, H),))
     if blocks:
         one_launch(

@@ -256,7 +256,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_centred_c_next = cp.empty((B, H), dtype)
     d_sum_square_A_0_x, d_sum_A_0_x = (cp.empty((T, B, 1), arithmetic(dtype)) for _ in range(2))
     d_x = cp.empty((T, B, I), dtype)
-    d_A, d_R, d_b, d_g_h, d_g_x, d_b_c, d_g_c = (cp.zeros(shape, dtype) for shape in shapes(I, H))
+    d_A, d_R, d_b, d_g_h, d_g_x, d_b_c, d_g_c = (cp.empty(shape, dtype) for shape in shapes(I, H))
     blocks = sharing(B, H, "ln_lstm_backward_10", dtype, ((18, H), (8, 1)))
     if blocks:
         one_launch(

@@ -214,7 +214,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_exp = cp.empty((3 * H,), arithmetic(dtype))  # d_exp_gl, d_exp_nu, d_exp_th
     d_parts = cp.empty((3 * H,), arithmetic(dtype))  # d_li, d_lr, d_m
     totals = cp.empty((B, 3 * H), arithmetic(dtype))  # total_g_exp_gl, total_g_li, total_g_lr
-    d_Br_Bi, d_Ci, d_Cr, d_nu, d_th, d_gl, d_D = (cp.zeros(shape, dtype) for shape in shapes(I, H))
+    d_Br_Bi, d_Ci, d_Cr, d_nu, d_th, d_gl, d_D = (cp.empty(shape, dtype) for shape in shapes(I, H))
 
     # lr and li.
     launch("lru_backward_1", dtype, H, H, cos_exp_th, m, sin_exp_th, lr_2, li_2)

@@ -202,7 +202,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_gates = cp.empty((T, B, 4 * H), dtype)  # d_i, d_f, d_g, d_o
     d_gates_2 = cp.empty((T, B, 3 * H), arithmetic(dtype))  # g_p_i, g_p_f, g_p_o
     d_x = cp.empty((T, B, I), dtype)
-    d_W, d_U, d_b, d_p = (cp.zeros(shape, dtype) for shape in shapes(I, H))
+    d_W, d_U, d_b, d_p = (cp.empty(shape, dtype) for shape in shapes(I, H))
     blocks = sharing(B, H, "lstm_peephole_backward_2", dtype, ((4, H),))
     if blocks:
         one_launch(

@@ -219,7 +219,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_gates_2 = cp.empty((T, B, 3 * H), arithmetic(dtype))  # g_p_i, g_p_f, g_p_o
     d_v_r = cp.empty((B, H), dtype)
     d_x = cp.empty((T, B, I), dtype)
-    d_W, d_R, d_P, d_b, d_p = (cp.zeros(shape, dtype) for shape in shapes(I, P, H))
+    d_W, d_R, d_P, d_b, d_p = (cp.empty(shape, dtype) for shape in shapes(I, P, H))
     blocks = sharing(B, P, "lstm_sak_backward_3", dtype, ((2, P), (3, H)))
     if blocks:
         one_launch(

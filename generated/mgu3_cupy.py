@@ -186,7 +186,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     g_f = cp.empty((T, B, H), arithmetic(dtype))
     d_x = cp.empty((T, B, I), dtype)
     d_f = cp.empty((H,), arithmetic(dtype))
-    d_W_h, d_U_h, d_b = (cp.zeros(shape, dtype) for shape in shapes(I, H))
+    d_W_h, d_U_h, d_b = (cp.empty(shape, dtype) for shape in shapes(I, H))
     blocks = sharing(B, H, "mgu3_backward_3", dtype, ((4, H),))
     if blocks:
         one_launch(

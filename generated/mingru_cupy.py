@@ -169,7 +169,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_gates = cp.empty((T, B, 2 * H), dtype)  # d_a_z, d_n
     d_x = cp.empty((T, B, I), dtype)
     totals = cp.empty((B, 2 * H), arithmetic(dtype))  # total_d_a_z, total_d_n
-    d_W, d_b = (cp.zeros(shape, dtype) for shape in shapes(I, H))
+    d_W, d_b = (cp.empty(shape, dtype) for shape in shapes(I, H))
 
     # d_n = z * (d_h + d_y)
     # d_a_z = (1 - z) * z * (n * (d_h + d_y) - h * (d_h + d_y))

@@ -173,7 +173,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
     d_gates = cp.empty((T, B, 2 * H), dtype)  # d_W_z_x, d_a
     d_x = cp.empty((T, B, I), dtype)
-    d_W, = (cp.zeros(shape, dtype) for shape in shapes(I, H))
+    d_W, = (cp.empty(shape, dtype) for shape in shapes(I, H))
 
     # d_a = (1 - sigmoid_a) * sigmoid_a * z * where(a >= 0, 0, 1) * (d_h + d_y) + z * where(a >=
     #     0, 1, 0) * (d_h + d_y)

@@ -212,7 +212,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_U_m_h = cp.empty((T, B, H), dtype)
     d_m = cp.empty((B, H), dtype)
     d_x = cp.empty((T, B, I), dtype)
-    d_W, d_U_m, d_U, d_b = (cp.zeros(shape, dtype) for shape in shapes(I, H))
+    d_W, d_U_m, d_U, d_b = (cp.empty(shape, dtype) for shape in shapes(I, H))
     blocks = sharing(B, H, "mlstm_backward_3", dtype, ((5, H),))
     if blocks:
         one_launch(

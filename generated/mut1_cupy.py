@@ -199,7 +199,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_gates = cp.empty((T, B, 2 * H), dtype)  # d_z, d_r
     d_x, d_w_x = (cp.empty((T, B, H), dtype) for _ in range(2))
     d_hr, d_u_h = (cp.empty((B, H), dtype) for _ in range(2))
-    d_W, d_U_r, d_U_h, d_b = (cp.zeros(shape, dtype) for shape in shapes(H))
+    d_W, d_U_r, d_U_h, d_b = (cp.empty(shape, dtype) for shape in shapes(H))
     blocks = sharing(B, H, "mut1_backward_4", dtype, ((5, H),))
     if blocks:
         one_launch(

@@ -173,7 +173,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_x = cp.empty((T, B, I), dtype)
     # total_g_a_z, total_g_a_r, total_g_a_c, total_d_z, total_d_r, total_d_n
     totals = cp.empty((B, 6 * H), arithmetic(dtype))
-    d_W, d_a, d_b = (cp.zeros(shape, dtype) for shape in shapes(I, H))
+    d_W, d_a, d_b = (cp.empty(shape, dtype) for shape in shapes(I, H))
 
     # d_n = (1 - n**2) * z * (d_h + d_y)
     # d_r = d_n * a_c * h * (1 - r) * r

@@ -188,7 +188,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_x = cp.empty((T, B, I), dtype)
     # total_g_a_f, total_g_a_z, total_g_a_o, total_d_f, total_d_z, total_d_o, total_g_c_f, total_g_c_o
     totals = cp.empty((B, 8 * H), arithmetic(dtype))
-    d_W, d_a, d_b, d_c_2 = (cp.zeros(shape, dtype) for shape in shapes(I, H))
+    d_W, d_a, d_b, d_c_2 = (cp.empty(shape, dtype) for shape in shapes(I, H))
 
     # d_o = (1 - o) * o * tanh_c * (d_h + d_y)
     # d_z = (1 - f) * (1 - z**2) * (d_c + d_o * c_o + o * (1 - tanh_c**2) * (d_h + d_y))

@@ -203,7 +203,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_gates = cp.empty((T, B, 3 * H), dtype)  # d_z, d_f, d_o
     d_x, d_v_xp, d_xp_next, d_w_x_2 = (cp.empty((T, B, I), dtype) for _ in range(4))
     d_v_xp_2 = cp.empty((B, I), dtype)
-    d_W, d_V, d_V_o, d_b = (cp.zeros(shape, dtype) for shape in shapes(I, H))
+    d_W, d_V, d_V_o, d_b = (cp.empty(shape, dtype) for shape in shapes(I, H))
 
     # d_o = d_y * c_next * (1 - o) * o
     launch("qrnn_backward_1", dtype, T * B * H, T * B, B, H, c, d_y, gates, d_gates)

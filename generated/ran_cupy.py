@@ -189,7 +189,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_c = check("d_final.c", d_final.c, (B, H), dtype=dtype).copy()
     d_gates = cp.empty((T, B, 3 * H), dtype)  # d_a, d_i, d_f
     d_x = cp.empty((T, B, I), dtype)
-    d_W, d_U, d_b = (cp.zeros(shape, dtype) for shape in shapes(I, H))
+    d_W, d_U, d_b = (cp.empty(shape, dtype) for shape in shapes(I, H))
     blocks = sharing(B, H, "ran_backward_2", dtype, ((4, H),))
     if blocks:
         one_launch(

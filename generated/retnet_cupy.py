@@ -182,7 +182,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_S_next_k = cp.empty((T, B, H), dtype)
     d_S_next = cp.empty((B, H, K), dtype)
     d_x = cp.empty((T, B, I), dtype)
-    d_W, d_W_v = (cp.zeros(shape, dtype) for shape in shapes(I, K, H))
+    d_W, d_W_v = (cp.empty(shape, dtype) for shape in shapes(I, K, H))
     for t in reversed(range(T)):
         # d_S_next and d_S.
         launch("retnet_backward_1", dtype, B * H * K, B, t, H, K, d_S, d_y, gates, d_S_next, finished)

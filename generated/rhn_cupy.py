@@ -228,7 +228,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_gates_3 = cp.empty((T, B, 2 * H), dtype)  # d_a3, d_t3
     d_s1, d_u_s1, d_u_h = (cp.empty((B, H), dtype) for _ in range(3))
     d_x = cp.empty((T, B, I), dtype)
-    d_W, d_U, d_U_2, d_U_3, d_b = (cp.zeros(shape, dtype) for shape in shapes(I, H))
+    d_W, d_U, d_U_2, d_U_3, d_b = (cp.empty(shape, dtype) for shape in shapes(I, H))
     blocks = sharing(B, H, "rhn_backward_5", dtype, ((8, H),))
     if blocks:
         one_launch(

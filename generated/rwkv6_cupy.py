@@ -362,7 +362,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     (
         d_A, d_B_r, d_W_r, d_B_k, d_W_k, d_B_v, d_W_v, d_A_g, d_B_g, d_W_g, d_A_d, d_B_d, d_B_w, d_mu_x,
         d_l, d_u, d_b_y, d_g_y,
-    ) = (cp.zeros(shape, dtype) for shape in shapes(I, R, K, H))
+    ) = (cp.empty(shape, dtype) for shape in shapes(I, R, K, H))
 
     launch("rwkv6_backward_1", dtype, T * B * K, T * B, K, k_, u, k_u_2)  # k_u = k * u
 

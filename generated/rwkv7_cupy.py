@@ -358,7 +358,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     (
         d_W_r, d_W_k, d_W_v, d_A_w, d_B_w, d_A_a, d_B_a, d_A_g, d_B_g, d_mu, d_b, d_xi, d_alpha, d_g_y,
         d_rho,
-    ) = (cp.zeros(shape, dtype) for shape in shapes(I, R, K, H))
+    ) = (cp.empty(shape, dtype) for shape in shapes(I, R, K, H))
 
     # d_k, kappa and a_kappa_2.
     launch("rwkv7_backward_1", dtype, T * B * K, T * B, K, k_, xi, p_kappa, a, d_k, kappa_2, a_kappa_2_2)

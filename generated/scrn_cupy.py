@@ -195,7 +195,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_gates = cp.empty((T, B, H + M), dtype)  # d_B_x, d_a_h
     d_s_next_2 = cp.empty((B, M), dtype)
     d_x = cp.empty((T, B, I), dtype)
-    d_B_W_h, d_P, d_U_h = (cp.zeros(shape, dtype) for shape in shapes(I, M, H))
+    d_B_W_h, d_P, d_U_h = (cp.empty(shape, dtype) for shape in shapes(I, M, H))
     blocks = sharing(B, H, "scrn_backward_3", dtype, ((2, H), (3, M)))
     if blocks:
         one_launch(

@@ -203,7 +203,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     g_b_z = cp.empty((T, B, H), arithmetic(dtype))
     d_n, d_u_h, d_ah = (cp.empty((B, H), dtype) for _ in range(3))
     d_x = cp.empty((T, B, I), dtype)
-    d_W, d_U_g, d_U_z, d_b = (cp.zeros(shape, dtype) for shape in shapes(I, H))
+    d_W, d_U_g, d_U_z, d_b = (cp.empty(shape, dtype) for shape in shapes(I, H))
     blocks = sharing(B, H, "sgu_backward_3", dtype, ((6, H),))
     if blocks:
         one_launch(

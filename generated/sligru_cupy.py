@@ -299,7 +299,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_sum_spread = cp.empty((2 * H,), arithmetic(dtype))  # d_sum_spread_n, d_sum_spread_z
     d_batch_mean = cp.empty((2 * H,), arithmetic(dtype))  # d_batch_mean_z, d_batch_mean_n
     d_sum = cp.empty((2 * H,), arithmetic(dtype))  # d_sum_z, d_sum_n
-    d_W, d_U, d_b, d_g = (cp.zeros(shape, dtype) for shape in shapes(I, H))
+    d_W, d_U, d_b, d_g = (cp.empty(shape, dtype) for shape in shapes(I, H))
 
     # g_g_z and g_g_h.
     launch("sligru_backward_1", dtype, T * B * H, T * B, H, gates, scale, d_gates_4)

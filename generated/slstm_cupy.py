@@ -227,7 +227,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_m = check("d_final.m", d_final.m, (B, H), dtype=dtype).copy()
     d_gates = cp.empty((T, B, 4 * H), dtype)  # d_ip, d_fp, d_tanh_zp, d_sigmoid_op
     d_x = cp.empty((T, B, I), dtype)
-    d_W, d_U, d_b = (cp.zeros(shape, dtype) for shape in shapes(I, H))
+    d_W, d_U, d_b = (cp.empty(shape, dtype) for shape in shapes(I, H))
 
     # d_ip = m - softplus_lf
     launch("slstm_backward_1", dtype, T * B * H, T * B, H, m, gates, d_gates)

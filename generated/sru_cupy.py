@@ -182,7 +182,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_gates_2 = cp.empty((T, B, 2 * H), arithmetic(dtype))  # g_v_f, g_v_r
     d_x, d_w_x_2 = (cp.empty((T, B, H), dtype) for _ in range(2))
     totals = cp.empty((B, 2 * H), arithmetic(dtype))  # total_d_f, total_g_v_f
-    d_W, d_b, d_v = (cp.zeros(shape, dtype) for shape in shapes(H))
+    d_W, d_b, d_v = (cp.empty(shape, dtype) for shape in shapes(H))
 
     # d_r and g_v_r.
     launch("sru_backward_1", dtype, T * B * H, T * B, B, H, c, d_y, gates, x, d_gates, d_gates_2)

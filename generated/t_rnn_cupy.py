@@ -168,7 +168,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_gates = cp.empty((T, B, 2 * H), dtype)  # d_z, d_a_f
     d_x = cp.empty((T, B, I), dtype)
     total_d_a_f = cp.empty((B, H), arithmetic(dtype))
-    d_W, d_b_f = (cp.zeros(shape, dtype) for shape in shapes(I, H))
+    d_W, d_b_f = (cp.empty(shape, dtype) for shape in shapes(I, H))
 
     # d_a_f = (1 - f) * f * (h * (d_h + d_y) - z * (d_h + d_y))
     # d_z = (1 - f) * (d_h + d_y)

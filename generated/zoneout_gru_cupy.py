@@ -203,7 +203,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_m = cp.empty((T, B, H), dtype)
     d_k, d_hr, d_u_h = (cp.empty((B, H), dtype) for _ in range(3))
     d_x = cp.empty((T, B, I), dtype)
-    d_W, d_U, d_U_h, d_b = (cp.zeros(shape, dtype) for shape in shapes(I, H))
+    d_W, d_U, d_U_h, d_b = (cp.empty(shape, dtype) for shape in shapes(I, H))
 
     # d_m = h * (1 - z) + n * z
     launch("zoneout_gru_backward_1", dtype, T * B * H, T * B, H, h, gates, d_m)

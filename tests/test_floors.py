@@ -41,7 +41,7 @@ ORDERS = {
     "graph": "ops builder check flatten weights levels evaluate text __init__ adjoint tangent",
     "plan": """
         data groups analysis share stages chains layout place write hoist ends retape compose narrow ahead
-        classify newton text weights pipeline second phases loops __init__""",
+        classify newton text weights pipeline second phases overwritten loops __init__""",
     "backends": """
         comments names module folding contents interface instructions host weights functions newton second
         sigmoids pointwise numpy cupy/text cupy/sums cupy/module cupy/kernels cupy/loops cupy/persistent

@@ -42,6 +42,7 @@ from gategen.plan import (
     Sum,
     TimeLoop,
     loops,
+    overwritten,
     plan,
     text,
 )
@@ -884,3 +885,37 @@ def test_no_loop_is_left_of_an_elementwise_or_linear_cell_and_all_is_left_of_oth
 
 def ways(made: Plan) -> tuple[Schedule, Schedule]:
     return made.step.forward, made.step.backward
+
+
+# ---------------------------------------------------------------------------------------------- overwritten
+
+
+def test_a_gradient_is_overwritten_where_all_its_rows_are_written_before_they_are_met() -> None:
+    made = plan(Cell("twice", Eq(z, sigmoid(W_z @ x + b_z)), Eq(h.next, z * tanh(W @ x + U @ h + b))))
+    schedule = made.step.backward
+    fields = {field.name: field for field in made.fields}
+    assert all(overwritten(schedule, field) for field in fields.values())
+    (outer,) = (s for s in schedule.after if isinstance(s, OuterSum) and s.weight.field == "U")
+
+    def with_stages(*stages: Stage) -> Schedule:
+        return replace(schedule, after=tuple(s for s in schedule.after if s != outer) + stages)
+
+    assert overwritten(with_stages(outer, replace(outer, add=True)), fields["U"])
+    half = replace(outer, weight=replace(outer.weight, stop=outer.weight.stop / 2))
+    blocks, columns = replace(outer, blocks="heads"), replace(outer.weight, columns=(sp.S.Zero, sp.S.One))
+    for stages in (
+        (),
+        (replace(outer, add=True),),
+        (replace(outer, add=True), outer),
+        (half,),
+        (blocks,),
+        (replace(outer, weight=columns),),
+    ):
+        assert not overwritten(with_stages(*stages), fields["U"])
+
+
+def test_numbers_to_which_rows_are_added_and_frozen_fields_are_not_overwritten() -> None:
+    frozen = vectors("frozen", trainable=False)
+    made = plan(Cell("rest", Eq(h.next, tanh(W @ x + s * h + frozen))))
+    found = {field.members: overwritten(made.step.backward, field) for field in made.fields}
+    assert found == {("W",): True, ("s",): False, ("frozen",): False}

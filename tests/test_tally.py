@@ -175,6 +175,18 @@ def test_a_run_copies_what_it_returns_and_no_operand_of_a_product(name: str, tmp
     assert backward["copy"] == len(module.STATES)
 
 
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("gru", 2), ("lru", 2), ("gru_after", 2), ("ln_gru", 2), ("conv_gru", 1), ("fastrnn", 7)],
+)
+def test_gradients_that_are_written_whole_are_not_filled_before(
+    name: str, count: int, tmp_path: Path
+) -> None:
+    """The final states are, and counters; fastrnn adds the sums of rows up in two numbers."""
+    _, module = modules(name, tmp_path)
+    assert done(module, name, 3, False, each=False)[1]["fill"] == count
+
+
 @pytest.mark.parametrize("name", CELLS)
 def test_sums_over_all_rows_that_follow_each_other_take_two_launches(name: str, tmp_path: Path) -> None:
     """However many biases there are."""

@@ -676,7 +676,7 @@ class Calls:
     untape: str  # `backward` takes a tape apart
     grads: str
     shapes: str  # what `shapes` returns
-    no_gradients: str  # of the parameters, to be added to
+    no_gradients: str  # of the parameters, to be added to, or all to be overwritten
     no_d_final: str
     in_parts: str  # `forward` returns a run that leaves no tape
     part: str  # `in_parts` runs some steps
@@ -692,7 +692,8 @@ def calls_of(module: Module, given: Signature, passing: Passing) -> Calls:
     late = "".join(f"{size.letter}, " for size in given.measure.late)
     params = "d_params" if given.ruled else f"Params({', '.join(f.gradient for f in given.fields)})"
     sizes = ", ".join(size.letter for size in given.measure.sizes)
-    none = f"({given.xp}.zeros(shape, dtype) for shape in shapes({sizes}))"
+    made = "empty" if module.overwrites else "zeros"
+    none = f"({given.xp}.{made}(shape, dtype) for shape in shapes({sizes}))"
     initial = f"initial=States({', '.join(s.carry for s in given.states)})"
     return Calls(
         init=init_head(given),

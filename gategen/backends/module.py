@@ -84,6 +84,11 @@ class Module(ABC):
         self.names = names_of(plan)
         self.known_ways: dict[str, tuple[Way, Way]] = {}  # by rule
 
+    @cached_property
+    def overwrites(self) -> bool:
+        """Whether memory of the gradients of parameters may hold anything before `backward` writes it."""
+        return False
+
     @abstractmethod
     def one_step(self, states: Sequence[str]) -> OneStep:
         """How functions for one step pass arrays, and those of these states."""

@@ -59,6 +59,7 @@ from gategen.plan.data import (
 )
 from gategen.plan.layout import Told, lengths_told, sizes_told
 from gategen.plan.loops import loops
+from gategen.plan.overwritten import overwritten
 from gategen.plan.phases import persists
 from gategen.plan.pipeline import plan
 from gategen.plan.second import second
@@ -98,6 +99,7 @@ __all__ = [
     "loops",
     "members_between",
     "offset_rank",
+    "overwritten",
     "persists",
     "plan",
     "second",

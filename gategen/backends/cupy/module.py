@@ -16,6 +16,7 @@ from gategen.plan import (
     RunningSum,
     Schedule,
     Sum,
+    overwritten,
 )
 
 
@@ -44,6 +45,14 @@ class CupyModule(Module):
         broadcast="cp.ascontiguousarray(cp.broadcast_to({}, {}))",
         one_step="(1, B",
     )
+
+    @cached_property
+    def overwrites(self) -> bool:
+        """Whether `backward` writes all gradients of parameters whole, so that none is filled with zeros."""
+        plan = self.plan
+        if plan.of is not None or plan.computed or len(plan.rules) > 1:
+            return False
+        return all(overwritten(plan.step.backward, field) for field in plan.fields)
 
     @cached_property
     def precise(self) -> frozenset[Home]:
