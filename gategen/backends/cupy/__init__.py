@@ -30,6 +30,7 @@ from gategen.plan import Plan, TimeLoop, loops, persists, second
 from gategen.render import module_text, render
 
 ARRAYS = False
+BOUNDS: dict[str, object] = {"most_units": f"2**{MOST_UNITS.bit_length() - 1}"}  # as templates print them
 
 
 def files(plan: Plan) -> dict[str, str]:
@@ -42,14 +43,13 @@ def files(plan: Plan) -> dict[str, str]:
 def kernels_and_context(plan: Plan) -> tuple[dict[str, list[CudaKernel]], dict[str, object]]:
     """The kernels by function, and what the templates print of the module."""
     kernels: dict[str, list[CudaKernel]] = {}
-    made = context(CupyModule(loops(plan)), partial(Emitter, kernels))
-    return kernels, {**made, "most_units": f"2**{MOST_UNITS.bit_length() - 1}"}
+    return kernels, BOUNDS | context(CupyModule(loops(plan)), partial(Emitter, kernels))
 
 
 def second_files(plan: Plan) -> dict[str, str]:
     """The module and the kernels of the second derivatives of a cell, by file name."""
     kernels: dict[str, list[CudaKernel]] = {}
-    made = second_context(CupyModule(loops(second(plan, ARRAYS))), partial(Emitter, kernels))
+    made = BOUNDS | second_context(CupyModule(loops(second(plan, ARRAYS))), partial(Emitter, kernels))
     name = f"{plan.cell.name}_cupy_jvp"
     return {f"{name}.py": module_text(made, "second"), f"{name}.cu": kernels_text(name, made, kernels)}
 
