@@ -154,11 +154,15 @@ def forward(
     launch("gla_forward_1", dtype, T * B * K, T * B, K, softplus_a, b_a, a)
 
     S[0] = 0 if initial is None else check("initial.S", initial.S, (B, H, K))
-    for t in range(T):
-        # S' = a * S + outer(v, k)
-        launch("gla_forward_2", dtype, B * H * K, B, t, H, K, R, S, a, gates, finished)
+    blocks = row_blocks(B, H + H * K, dtype)
+    if blocks:
+        row_by_row("gla_forward_4", dtype, blocks, H + H * K, B, T, H, K, R, a, gates, S, y_, finished)
+    else:
+        for t in range(T):
+            # S' = a * S + outer(v, k)
+            launch("gla_forward_2", dtype, B * H * K, B, t, H, K, R, S, a, gates, finished)
 
-        along_rows("gla_forward_3", dtype, B * H, K, B, t, H, K, R, S, gates, y_)  # y = S' @ q
+            along_rows("gla_forward_3", dtype, B * H, K, B, t, H, K, R, S, gates, y_)  # y = S' @ q
 
     clear(finished, gates, softplus_a, a)
 
@@ -198,22 +202,30 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_S_next = cp.empty((B, H, K), dtype)
     d_x = cp.empty((T, B, I), dtype)
     d_W, d_W_2, d_b_a = (cp.zeros(shape, dtype) for shape in shapes(I, R, K, H))
-    for t in reversed(range(T)):
-        # d_S_next and d_S.
-        launch("gla_backward_1", dtype, B * H * K, B, t, H, K, R, d_S, d_y, gates, a, d_S_next, finished)
-
-        # g_b_a = sum of S * d_S_next over hidden
-        # d_S_next_v = sum of d_S_next * v over hidden
-        # S_next_d_y = sum of S_next * d_y over hidden
-        down_columns(
-            "gla_backward_2", dtype, B * K, B, t, H, K, R, S, d_S_next, gates, d_y, g_b_a, d_gates, finished,
+    blocks = row_blocks(B, 2 * H * K + K, dtype)
+    if blocks:
+        row_by_row(
+            "gla_backward_5", dtype, blocks, 2 * H * K + K, B, T, H, K, R, d_y, gates, a, S, softplus_a,
+            d_gates, g_b_a, d_W_2_W_1_x, d_S, finished,
         )
+    else:
+        for t in reversed(range(T)):
+            # d_S_next and d_S.
+            launch("gla_backward_1", dtype, B * H * K, B, t, H, K, R, d_S, d_y, gates, a, d_S_next, finished)
 
-        # d_S_next_k = sum of d_S_next * k over keys
-        along_rows("gla_backward_3", dtype, B * H, K, B, t, H, K, R, d_S_next, gates, d_gates, finished)
+            # g_b_a = sum of S * d_S_next over hidden
+            # d_S_next_v = sum of d_S_next * v over hidden
+            # S_next_d_y = sum of S_next * d_y over hidden
+            down_columns(
+                "gla_backward_2", dtype, B * K, B, t, H, K, R, S, d_S_next, gates, d_y, g_b_a, d_gates,
+                finished,
+            )
 
-        # g_b_a.
-        launch("gla_backward_4", dtype, B * K, B, t, K, g_b_a, a, softplus_a, d_W_2_W_1_x, finished)
+            # d_S_next_k = sum of d_S_next * k over keys
+            along_rows("gla_backward_3", dtype, B * H, K, B, t, H, K, R, d_S_next, gates, d_gates, finished)
+
+            # g_b_a.
+            launch("gla_backward_4", dtype, B * K, B, t, K, g_b_a, a, softplus_a, d_W_2_W_1_x, finished)
 
     # d_W_1_x = W_2.T @ d_W_2_W_1_x
     product(d_W_2_W_1_x.reshape(T * B, K), W_2, d_gates[..., 2 * K + H :].reshape(T * B, R))
@@ -224,7 +236,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     clear(finished, d_W_2_W_1_x)
     product(d_W_2_W_1_x.reshape(T * B, K).T, gates[..., 2 * K + H :].reshape(T * B, R), d_W_2)
     clear(finished, g_b_a)
-    column_sums("gla_backward_5", dtype, T * B, K, (K, g_b_a), (K, d_b_a))
+    column_sums("gla_backward_6", dtype, T * B, K, (K, g_b_a), (K, d_b_a))
 
     # d_x = W_q.T @ S_next_d_y + W_k.T @ d_S_next_v + W_v.T @ d_S_next_k + W_1.T @ d_W_1_x
     product(d_gates.reshape(T * B, 2 * K + H + R), W, d_x.reshape(T * B, I))
@@ -404,6 +416,40 @@ def launch(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> None:
     """Run a kernel with so many threads, if any."""
     if threads > 0:
         kernel(name, dtype)((-(-threads // 256),), (256,), arguments)
+
+
+# How many blocks take a sequence through all steps in one launch: None for one, 0 to launch each step.
+BLOCKS = None
+
+
+@cache
+def limits(device: int) -> tuple[int, int]:
+    """How many multiprocessors a device has, and how many bytes of shared memory a block may ask for."""
+    told = cp.cuda.Device(device).attributes
+    return told["MultiProcessorCount"], told["MaxSharedMemoryPerBlockOptin"] - 1024
+
+
+def row_blocks(B: int, held: int, dtype: np.dtype) -> int:
+    """How many blocks take a sequence each through all steps; 0 where what one keeps has no room.
+
+    held: how many numbers those are, in shared memory.
+    """
+    _, most = limits(cp.cuda.Device().id)
+    return 0 if BLOCKS == 0 or held * arithmetic(dtype).itemsize > most - 2048 else B
+
+
+@cache
+def roomy(name: str, dtype: np.dtype, device: int) -> Any:
+    """A kernel whose blocks may ask for all shared memory of a device, beside 2 KiB of sums."""
+    found, (_, most) = kernel(name, dtype), limits(device)
+    found.max_dynamic_shared_size_bytes = most - 2048
+    return found
+
+
+def row_by_row(name: str, dtype: np.dtype, blocks: int, held: int, *arguments: Any) -> None:
+    """Run a kernel that takes all steps, with a block for each sequence that keeps so many numbers."""
+    room = held * arithmetic(dtype).itemsize
+    roomy(name, dtype, cp.cuda.Device().id)((blocks,), (32, 8), arguments, shared_mem=room)
 
 
 def product(a: cp.ndarray, b: cp.ndarray, out: cp.ndarray, add: bool = False) -> None:

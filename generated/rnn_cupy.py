@@ -345,6 +345,15 @@ def launch(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> None:
 # How many blocks share the units of a sequence, where all steps are one launch: 0 to launch each step, None
 # to choose by size.
 BLOCKS = None
+
+
+@cache
+def limits(device: int) -> tuple[int, int]:
+    """How many multiprocessors a device has, and how many bytes of shared memory a block may ask for."""
+    told = cp.cuda.Device(device).attributes
+    return told["MultiProcessorCount"], told["MaxSharedMemoryPerBlockOptin"] - 1024
+
+
 ROWS, CHUNK = 8, 128  # sequences that they take together, and how much of an operand each holds, as in CUDA
 THREADS = 256  # of a block
 
@@ -361,13 +370,6 @@ def sharing(B: int, units: int) -> int:
         return BLOCKS or 0
     processors, _ = limits(cp.cuda.Device().id)  # each of which holds a block
     return min(processors // -(-B // ROWS), -(-units // 16))
-
-
-@cache
-def limits(device: int) -> tuple[int, int]:
-    """How many multiprocessors a device has, and how many bytes of shared memory a block may ask for."""
-    told = cp.cuda.Device(device).attributes
-    return told["MultiProcessorCount"], told["MaxSharedMemoryPerBlockOptin"] - 1024
 
 
 @cache

@@ -165,7 +165,7 @@ class Host(ABC):
         raise AssertionError(f"{type(self).__name__} asks for no {type(loop).__name__}")
 
     def persistent(self) -> str:
-        """Say the line that takes all steps of the loop in one launch, if there is one; the units it has."""
+        """Say the line that takes all steps in one launch, if there is one; what tells its blocks."""
         return ""
 
     # ------------------------------------------------------------------------------------------ lengths

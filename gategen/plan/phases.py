@@ -88,6 +88,21 @@ def parts(schedule: Schedule) -> Parts:
     return Parts(tuple(first), tuple(last))
 
 
+def row_by_row(schedule: Schedule) -> bool:
+    """Whether a block of a GPU can take a row of the batch through all steps alone: nothing is multiplied."""
+    loop = schedule.loop
+    return (
+        bool(loop)
+        and not persists(schedule)
+        and all(isinstance(stage, Kernel | Contraction | Sum) for stage in loop)
+        and all(
+            stage.how == "sum" and len({v.size for v in stage.operand}) == 1
+            for stage in loop
+            if isinstance(stage, Sum)
+        )
+    )
+
+
 def persists(schedule: Schedule) -> bool:
     """Whether blocks of a GPU can share the units of a loop, for all steps in one launch.
 
