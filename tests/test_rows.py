@@ -5,18 +5,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_cupy_modules import CELLS, device, modules, worst
+from points import EXTRA, LENGTHS, point_of
+from test_cupy_matrices import CELLS as MATRICES
+from test_cupy_matrices import on_device, on_host
+from test_cupy_modules import CELLS, ORDERS, device, modules, worst
 from test_persistent import PERSISTENT
-from test_races import searched
+from test_second_cupy import assert_alike
 from test_tally import ALL_AT_ONCE, done
 from test_time_loops import run
 
 from gategen import emulator
 from gategen.backends.cupy import files
-from gategen.judge import host
+from gategen.emulator import EmulatorError
+from gategen.judge.host import imported, written
 from gategen.judge.verify import verify
-from gategen.plan import MatMul, plan, row_by_row
-from gategen.spec.cell import Cell
+from gategen.plan import MatMul, parted_by, plan, row_by_row
+from gategen.spec.cell import Cell, Size
 
 ALONE = [
     name
@@ -58,14 +62,14 @@ def test_sums_are_added_as_where_each_step_is_launched(name: str, tmp_path: Path
     """Bit by bit, but for sums of all features of a vector, which `matrix_lstm` has."""
     _, cuda = modules(name, tmp_path)
     found = []
-    for blocks in (None, 0):
-        cuda.BLOCKS = blocks
+    for cuda.BLOCKS in (0, 1, 3):
         found.append(run(cuda, name, device, (3, 3, 35), np.array([3, 0, 2])))
     for key, value in found[0].items():
-        if name == "matrix_lstm":
-            np.testing.assert_allclose(value, found[1][key], rtol=1e-12, atol=1e-12)
-        else:
-            np.testing.assert_array_equal(value, found[1][key])
+        for other in found[1:]:
+            if name == "matrix_lstm":
+                np.testing.assert_allclose(value, other[key], rtol=1e-12, atol=1e-12)
+            else:
+                np.testing.assert_array_equal(value, other[key])
 
 
 @pytest.mark.parametrize("lengths", [False, True], ids=["whole", "lengths"])
@@ -84,34 +88,85 @@ def test_a_run_is_one_launch_of_the_loop_however_many_steps_it_has(
         assert sum(n for key, n in way.items() if key in stepping) == 1
 
 
-def test_what_has_no_room_is_launched_step_by_step(tmp_path: Path) -> None:
+def test_blocks_are_as_many_as_the_device_holds_and_none_where_there_is_no_room(tmp_path: Path) -> None:
     plain, cuda = modules("gla", tmp_path)
-    assert cuda.row_blocks(3, 100, np.dtype(np.float32)) == 3
-    held = 30 * 1024 // 4  # beside 2 KiB of sums
+    float32 = np.dtype(np.float32)
+    shapes = (
+        (1, (64, 64, 64)),
+        (16, (64, 64, 64)),
+        (1, (4096, 64, 0)),
+        (200, (64, 64, 64)),
+        (1, (1, 4096, 0)),
+    )
+    assert [cuda.row_blocks(B, held, float32) for B, held in shapes] == [4, 4, 132, 1, 1]
+    assert cuda.row_blocks(0, (64, 64, 0), float32) == 0
 
     def limited(device: int) -> tuple[int, int]:
         return 1, 32 * 1024
 
     cuda.limits = limited
+    numbers = 30 * 1024 // 4  # that have room, beside 2 KiB of sums
+    assert [cuda.row_blocks(1, (4, numbers // 4 + more, 0), float32) for more in (0, 1)] == [1, 2]
+    assert [cuda.row_blocks(1, (4, 8, numbers - 8 + more), float32) for more in (0, 1)] == [4, 0]
     for dtype, each in (("float32", 4), ("float16", 4), ("float64", 8)):
-        assert cuda.row_blocks(3, held * 4 // each, np.dtype(dtype)) == 3
-        assert cuda.row_blocks(3, held * 4 // each + 1, np.dtype(dtype)) == 0
-    cuda.limits = lambda device: (1, 0)
-    shape = (3, 2, 5)
+        for more in (0, 1):
+            held = (1, numbers * 4 // each + more, 0)
+            assert cuda.row_blocks(3, held, np.dtype(dtype)) == 1 - more
+    cuda.BLOCKS = 3
+    assert [cuda.row_blocks(1, (axis, 8, 0), float32) for axis in (2, 3, 9)] == [2, 3, 3]
+    cuda.BLOCKS = 0
+    assert cuda.row_blocks(3, (1, 1, 0), float32) == 0
+    cuda.limits, cuda.BLOCKS, shape = lambda device: (1, 0), None, (3, 2, 5)
     with emulator.tally() as tallied:
         actual = run(cuda, "gla", device, shape, None)
     assert tallied["kernel gla_backward_2"] == 3
     error, key = worst(run(plain, "gla", np.asarray, shape, None), actual)
     assert error <= 1e-11, (key, error)
-    cuda.limits, cuda.BLOCKS = limited, 0
-    assert cuda.row_blocks(3, 1, np.dtype(np.float32)) == 0
+
+
+# ------------------------------------------------------------------------------------------ parts of a row
+
+OTHERS = {
+    name: cell
+    for name, cell in (MATRICES | EXTRA).items()
+    if row_by_row(plan(cell).step.forward) or row_by_row(plan(cell).step.backward)
+}
+
+
+def parted(cell: Cell) -> tuple[Size, Size]:
+    step = plan(cell).step
+    return parted_by(step.forward), parted_by(step.backward)
+
+
+def test_the_axis_that_blocks_share_is_one_that_no_sum_goes_over() -> None:
+    """Rows of a matrix, until gradients sum over its columns; heads both ways."""
+    for name in ALONE:
+        assert parted(CELLS[name]) == ("" if name == "matrix_lstm" else "hidden", "")
+    for name in ("shared_heads", "many_heads"):
+        assert parted(EXTRA[name]) == ("heads", "heads")
+    assert parted(MATRICES["two"]) == ("", "")  # S.T @ u
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_blocks_that_share_a_row_agree_with_numpy(name: str, tmp_path: Path) -> None:
+    """Also where some of them have nothing."""
+    cell = OTHERS[name]
+    plain = imported(written(cell, "numpy", tmp_path))
+    cuda = emulator.load(written(cell, "cupy", tmp_path))
+    for k, (order, seed) in enumerate(ORDERS):
+        cuda.BLOCKS = (1, 2, 5)[k]
+        for initial, lengths in ((True, None), (False, LENGTHS)):
+            point = point_of(cell, plain, initial=initial, lengths=lengths)
+            with emulator.thread_order(order, seed):
+                assert_alike(on_host(point), on_device(point, cuda), 1e-11)
 
 
 @pytest.mark.parametrize("name", ["mamba", *(pytest.param(n, marks=pytest.mark.slow) for n in ALONE)])
 def test_rows_have_no_race(name: str, tmp_path: Path) -> None:
     _, cuda = modules(name, tmp_path)
-    with emulator.race_detector():
-        run(cuda, name, device, (2, 3, 34), np.array([2, 0, 1]))
+    for cuda.BLOCKS in (1, 3):
+        with emulator.race_detector():
+            run(cuda, name, device, (2, 3, 34), np.array([2, 0, 1]))
 
 
 @pytest.mark.parametrize(
@@ -120,11 +175,19 @@ def test_rows_have_no_race(name: str, tmp_path: Path) -> None:
         (r"(s_S_next_q\[k\] = S_next_q;\s*}\s*}\s*)__syncthreads\(\);", r"\1"),  # before the sum is read
         (r"inside && thread % lanes == 0", "inside"),  # all threads of a sum write it
         (r"const Index b = blockIdx\.x,", "const Index b = 0,"),  # every block takes the first row
+        (r"begin = blockIdx\.y \* own", "begin = 0"),  # or the first part of it
     ],
 )
 def test_a_fault_in_a_kernel_of_rows_is_a_race(pattern: str, other: str, tmp_path: Path) -> None:
-    with pytest.raises(host.ModuleError, match=r"EmulatorError: kernel gla_\w+, race for"):
-        searched("gla", tmp_path, pattern=pattern, other=other)
+    """Of two blocks for every row."""
+    modules("gla", tmp_path)
+    kernels, count = re.subn(pattern, other, (tmp_path / "gla_cupy.cu").read_text(), count=1)
+    assert count
+    (tmp_path / "gla_cupy.cu").write_text(kernels)
+    cuda = emulator.load(tmp_path / "gla_cupy.py")
+    cuda.BLOCKS = 2
+    with emulator.race_detector(), pytest.raises(EmulatorError, match=r"kernel gla_\w+, race for"):
+        run(cuda, "gla", device, (2, 2, 5), None)
 
 
 # ------------------------------------------------------------------------------------------ what blocks keep

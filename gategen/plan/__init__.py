@@ -59,7 +59,7 @@ from gategen.plan.data import (
 )
 from gategen.plan.layout import Told, lengths_told, sizes_told
 from gategen.plan.loops import loops
-from gategen.plan.phases import persists, row_by_row
+from gategen.plan.phases import parted_by, persists, row_by_row
 from gategen.plan.pipeline import plan
 from gategen.plan.second import second
 from gategen.plan.text import stage_text, text
@@ -98,6 +98,7 @@ __all__ = [
     "loops",
     "members_between",
     "offset_rank",
+    "parted_by",
     "persists",
     "plan",
     "row_by_row",

@@ -110,7 +110,9 @@ class Emitter(Kernels):
         helpers = {"lanes_of", "over_lanes", "over_threads"} & {*called(words)}
         self.module.helpers.update(("all_steps", "row_by_row", "steps_of", *helpers))
         arguments = tuple(Argument(*array) for array in text.arrays)
-        told = ("All steps in one launch: a block takes a row of the batch, and keeps its values.",)
-        room = self.size(text.room)
-        self.emit(told, Remark(), *lines, arguments, "row_by_row", ("blocks", room), ("B", "T", "first"))
-        return f"row_blocks(B, {room}, dtype)"
+        part = f"of a row of the batch its part of {text.axis}" if text.axis else "a row of the batch"
+        told = (f"All steps in one launch: a block takes {part}, and keeps its values.",)
+        room = tuple(map(self.size, text.room))
+        much = ("blocks", f"({listing(room)})")
+        self.emit(told, Remark(), *lines, arguments, "row_by_row", much, ("B", "T", "first"))
+        return f"row_blocks(B, ({listing(room)}), dtype)"

@@ -8,6 +8,7 @@ from itertools import groupby
 
 import sympy as sp
 
+from gategen.backends.cupy.kernels import Kernels
 from gategen.backends.cupy.persistent import Persistent
 from gategen.backends.cupy.sums import (
     BLOCKS,
@@ -20,19 +21,19 @@ from gategen.backends.cupy.sums import (
     terms,
 )
 from gategen.backends.cupy.text import in_braces, lines_of, mentions
-from gategen.backends.pointwise import Space, unique
+from gategen.backends.pointwise import Space, times, unique
 from gategen.graph import Value, axes, length
-from gategen.plan import Contraction, Home, Kernel, Slot, Sum
+from gategen.plan import Contraction, Home, Kernel, Slot, Sum, parted_by
 from gategen.spec.language import Axes, Extent
 
-ROW_WORDS = frozenset("shared thread last from lanes lanes_of".split()) | SUM_WORDS
+ROW_WORDS = frozenset("shared thread next last from lanes lanes_of own begin".split()) | SUM_WORDS
 
 
 @dataclass(frozen=True)
 class Sharing:
     """How the threads of one block share sums, each of which adds up as where it is launched by itself."""
 
-    head: str  # of the loop over the sums, of so many with so many entries each
+    head: str  # of the loop over the sums, from one to another, with so many entries each
     place: str  # which sum a thread works for
     first: str  # of the entries that it adds up
     step: str
@@ -42,7 +43,7 @@ class Sharing:
 
 SHARING = {
     ROWS: Sharing(
-        "for (Index from = 0, lanes = lanes_of({width}); from < {count}; from += 256 / lanes)",
+        "for (Index from = {first}, lanes = lanes_of({width}); from < {end}; from += 256 / lanes)",
         "from + thread / lanes",
         "thread % lanes",
         "lanes",
@@ -50,7 +51,7 @@ SHARING = {
         "inside && thread % lanes == 0",
     ),
     COLUMNS: Sharing(
-        "for (Index from = 0; from < {count}; from += 32)",
+        "for (Index from = {first}; from < {end}; from += 32)",
         "from + threadIdx.x",
         "threadIdx.y",
         "8",
@@ -58,7 +59,7 @@ SHARING = {
         "inside && threadIdx.y == 0",
     ),
     BLOCKS: Sharing(
-        "for (Index k = 0; k < {count}; k++)",
+        "for (Index k = {first}; k < {end}; k++)",
         "",
         "thread",
         "256",
@@ -71,17 +72,38 @@ SHARING = {
 class Rows(Persistent):
     """The text of a kernel that takes all steps of a loop without products, with a block for each row.
 
+    Several blocks share a row where no sum goes over the first axis of matrices, each with a part of that.
     What passes from one stage to the next is in shared memory, in the type that is computed with, states
     among it; values of one place in memory have one place there, and a state the place of the one before it.
     """
 
     words = ROW_WORDS
 
+    def __init__(self, host: Kernels) -> None:
+        self.axis = parted_by(host.schedule)
+        super().__init__(host)
+
     @property
-    def room(self) -> sp.Expr:
-        """How many numbers a block keeps."""
-        kept = {name: v for v, name in self.tile.items()}
-        return sp.Add(*(length(v.size) for v in kept.values()))
+    def room(self) -> tuple[sp.Expr, sp.Expr, sp.Expr]:
+        """How long the axis is that is shared, how much a block keeps for each of it, and how much else."""
+        kept = {name: v for v, name in self.tile.items()}.values()
+        shared, others = ([v for v in kept if self.shared(v) == whether] for whether in (True, False))
+        each, further = (
+            sp.Add(*(length(v.axes[1:]) for v in shared)),
+            sp.Add(*(length(v.size) for v in others)),
+        )
+        return (length(self.axis), each, further) if self.axis else (sp.S.One, further, sp.S.Zero)
+
+    def shared(self, value: Value) -> bool:
+        """Whether a block has but its part of a value."""
+        return self.axis != "" and self.axis in value.axes
+
+    def bounds(self, along: Axes) -> tuple[str, str]:
+        """The first of the entries that a block has along some axes, and what is behind the last."""
+        if self.axis and self.axis in along:
+            rest = self.host.size(length(along[1:]))
+            return times("begin", rest), times("end", rest)
+        return "0", self.host.size(length(along))
 
     def crossing(self) -> list[Value]:
         read = {v for k, stage in enumerate(self.loop) for v in stage.reads if self.made.get(v, k) != k}
@@ -128,8 +150,9 @@ class Rows(Persistent):
         places = self.host.along_axes()
         places += ["at = t * B + b"] if mentions("\n".join(body), "at") else []
         where = [f"const Index {', '.join(places)};"] if places else []
-        width = self.host.size(length(size))
-        head = "if (thread == 0)" if size == 1 else f"for (Index k = thread; k < {width}; k += 256)"
+        first, end = self.bounds(axes(size))
+        first = f"{first} + thread".removeprefix("0 + ")
+        head = "if (thread == 0)" if size == 1 else f"for (Index k = {first}; k < {end}; k += 256)"
         if body:
             yield from in_braces(head, (*where, *body))
 
@@ -139,24 +162,38 @@ class Rows(Persistent):
             "extern __shared__ real shared[];",
             "const Index b = blockIdx.x, thread = 32 * threadIdx.y + threadIdx.x;",
             f"const Index last = steps_of(finished, B, b, {self.first}, T);",
+            *(self.part if self.axis else ()),
+        )
+
+    @property
+    def part(self) -> tuple[str, ...]:
+        """Which part of the axis a block has."""
+        count = self.host.size(length(self.axis))
+        return (
+            f"const Index own = ({count} + gridDim.y - 1) / gridDim.y, begin = blockIdx.y * own;",
+            f"const Index end = begin + own < {count} ? begin + own : {count};",
         )
 
     @property
     def loads(self) -> tuple[str, ...]:
-        lines, next = [], "shared"
+        lines = ["real* next = shared;"]
         for name, v in {name: v for v, name in self.tile.items()}.items():
-            lines.append(f"real* const {name} = {next};")
-            next = f"{name} + {self.text(length(v.size))}"
-        return tuple(lines)
+            if self.shared(v):  # its entries have the numbers that they have in the row
+                rest = self.host.size(length(v.axes[1:]))
+                lines += [f"real* const {name} = next - {times('begin', rest)};"]
+                lines += [f"next += {times('own', rest)};"]
+            else:
+                lines += [f"real* const {name} = next;", f"next += {self.host.size(length(v.size))};"]
+        return tuple(lines[:-1])
 
     def way_of(self, home: Home, written: bool) -> str:
         return self.host.way_of(home, written)
 
     def alone(self, value: Value, text: str) -> str:
-        return text
+        return f"if (blockIdx.y == 0) {text}" if self.axis and not self.shared(value) else text
 
     def stored(self, value: Value, text: str) -> str:
-        return f"{self.entry(value)} = {text};"
+        return self.alone(value, f"{self.entry(value)} = {text};")
 
     def followed(self, now: Value) -> Iterator[str]:
         then = self.carries[now]
@@ -197,8 +234,8 @@ class Rows(Persistent):
         """Sums over the same axes."""
         self.enter(Space("k", kept), Space("j", summed))
         how, size = SHARING[adding], self.host.size
-        count, inside = size(length(kept)), "inside && " if SHARING[adding].place else ""
-        width = size(length(summed))
+        (first, end), width = self.bounds(kept), size(length(summed))
+        inside = "inside && " if how.place else ""
         totals = [self.name[stage.out.name] for stage in stages]
         reads = dict.fromkeys(v for stage in stages for v in stage.reads)
         body = [self.read(v) for v in reads]
@@ -223,6 +260,6 @@ class Rows(Persistent):
         index = ["at = t * B + b"] if mentions("\n".join(lines), "at") else []
         index = [f"k = {how.place}", *index] if how.place else index
         head = [f"const Index {', '.join(index)};"] if index else []
-        head += [f"const bool inside = k < {count};"] if how.place else []
-        several = how.place or count != "1"
-        yield from in_braces(how.head.format(count=count, width=width) if several else "", (*head, *lines))
+        head += [f"const bool inside = k < {end};"] if how.place else []
+        loop = how.head.format(first=first, end=end, width=width) if kept else ""
+        yield from in_braces(loop, (*head, *lines))
