@@ -214,31 +214,37 @@ extern "C" __global__ void deltanet_forward_9(
     y_[at * H + k] = S_next_q;
 }
 
-// All steps in one launch: a block takes a row of the batch, and keeps its values.
+// All steps in one launch: a block takes of a row of the batch its part of hidden, and keeps its values.
 extern "C" __global__ void deltanet_forward_10(
         const Index B, const Index T, const Index H, const Index K, Read k_, Write v_S, Read b_k, Read q,
         Write S, Write y_, const bool* __restrict__ finished) {
     extern __shared__ real shared[];
     const Index b = blockIdx.x, thread = 32 * threadIdx.y + threadIdx.x;
     const Index last = steps_of(finished, B, b, 0, T);
+    const Index own = (H + gridDim.y - 1) / gridDim.y, begin = blockIdx.y * own;
+    const Index end = begin + own < H ? begin + own : H;
 
-    real* const s_S = shared;
-    real* const s_S_k = s_S + H * K;
-    real* const s_v_S = s_S_k + H;
-    real* const s_S_next_q = s_v_S + H;
+    real* next = shared;
+    real* const s_S = next - begin * K;
+    next += own * K;
+    real* const s_S_k = next - begin;
+    next += own;
+    real* const s_v_S = next - begin;
+    next += own;
+    real* const s_S_next_q = next - begin;
 
     {
         const Index t = 0;
-        for (Index k = thread; k < H * K; k += 256) {
+        for (Index k = begin * K + thread; k < end * K; k += 256) {
             const Index at = t * B + b;
             s_S[k] = S[at * (H * K) + k];
         }
     }
     __syncthreads();
     for (Index t = 0; t < last; t++) {
-        for (Index from = 0, lanes = lanes_of(K); from < H; from += 256 / lanes) {
+        for (Index from = begin, lanes = lanes_of(K); from < end; from += 256 / lanes) {
             const Index k = from + thread / lanes, at = t * B + b;
-            const bool inside = k < H;
+            const bool inside = k < end;
             real S_k = 0;
             for (Index j = thread % lanes; inside && j < K; j += lanes) {
                 const real S_ = s_S[k * K + j];
@@ -251,7 +257,7 @@ extern "C" __global__ void deltanet_forward_10(
             }
         }
         __syncthreads();
-        for (Index k = thread; k < H; k += 256) {
+        for (Index k = begin + thread; k < end; k += 256) {
             const Index at = t * B + b;
             const real S_k = s_S_k[k];
             const real v = v_S[at * H + k];
@@ -260,7 +266,7 @@ extern "C" __global__ void deltanet_forward_10(
             v_S[at * H + k] = v_S_;
         }
         __syncthreads();
-        for (Index k = thread; k < H * K; k += 256) {
+        for (Index k = begin * K + thread; k < end * K; k += 256) {
             const Index k_H = k / K, k_K = k % K, at = t * B + b;
             const real S_ = s_S[k];
             const real b_k_ = b_k[at * K + k_K];
@@ -270,9 +276,9 @@ extern "C" __global__ void deltanet_forward_10(
             S[(at + B) * (H * K) + k] = S_next;
         }
         __syncthreads();
-        for (Index from = 0, lanes = lanes_of(K); from < H; from += 256 / lanes) {
+        for (Index from = begin, lanes = lanes_of(K); from < end; from += 256 / lanes) {
             const Index k = from + thread / lanes, at = t * B + b;
-            const bool inside = k < H;
+            const bool inside = k < end;
             real S_next_q = 0;
             for (Index j = thread % lanes; inside && j < K; j += lanes) {
                 const real S_next = s_S[k * K + j];
@@ -285,7 +291,7 @@ extern "C" __global__ void deltanet_forward_10(
             }
         }
         __syncthreads();
-        for (Index k = thread; k < H; k += 256) {
+        for (Index k = begin + thread; k < end; k += 256) {
             const Index at = t * B + b;
             const real S_next_q = s_S_next_q[k];
             y_[at * H + k] = S_next_q;  // y
@@ -293,12 +299,12 @@ extern "C" __global__ void deltanet_forward_10(
         __syncthreads();
     }
     for (Index t = last; t < T; t++) {
-        for (Index k = thread; k < H; k += 256) {
+        for (Index k = begin + thread; k < end; k += 256) {
             const Index at = t * B + b;
             v_S[at * H + k] = 0;
             y_[at * H + k] = 0;
         }
-        for (Index k = thread; k < H * K; k += 256) {
+        for (Index k = begin * K + thread; k < end * K; k += 256) {
             const Index at = t * B + b;
             S[(at + B) * (H * K) + k] = s_S[k];
         }
@@ -481,12 +487,18 @@ extern "C" __global__ void deltanet_backward_10(
     const Index b = blockIdx.x, thread = 32 * threadIdx.y + threadIdx.x;
     const Index last = steps_of(finished, B, b, 0, T);
 
-    real* const s_d_S = shared;
-    real* const s_d_S_next_v_S = s_d_S + H * K;
-    real* const s_b_k_d_S_next = s_d_S_next_v_S + K;
-    real* const s_S_next_d_y = s_b_k_d_S_next + H;
-    real* const s_d_S_k = s_S_next_d_y + K;
-    real* const s_S_d_S_k = s_d_S_k + H;
+    real* next = shared;
+    real* const s_d_S = next;
+    next += H * K;
+    real* const s_d_S_next_v_S = next;
+    next += K;
+    real* const s_b_k_d_S_next = next;
+    next += H;
+    real* const s_S_next_d_y = next;
+    next += K;
+    real* const s_d_S_k = next;
+    next += H;
+    real* const s_S_d_S_k = next;
 
     for (Index k = thread; k < H * K; k += 256) {
         s_d_S[k] = d_S[b * (H * K) + k];

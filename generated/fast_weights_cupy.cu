@@ -137,20 +137,24 @@ extern "C" __global__ void fast_weights_forward_4(
     F_next_q[at * H + k] = F_next_q_;
 }
 
-// All steps in one launch: a block takes a row of the batch, and keeps its values.
+// All steps in one launch: a block takes of a row of the batch its part of hidden, and keeps its values.
 extern "C" __global__ void fast_weights_forward_5(
         const Index B, const Index T, const Index H, const Index K, Read k_, Read gates, Read q, Write F,
         Write z, WriteReal v_y, Write F_next_q, const bool* __restrict__ finished) {
     extern __shared__ real shared[];
     const Index b = blockIdx.x, thread = 32 * threadIdx.y + threadIdx.x;
     const Index last = steps_of(finished, B, b, 0, T);
+    const Index own = (H + gridDim.y - 1) / gridDim.y, begin = blockIdx.y * own;
+    const Index end = begin + own < H ? begin + own : H;
 
-    real* const s_F = shared;
-    real* const s_z = s_F + H * K;
+    real* next = shared;
+    real* const s_F = next - begin * K;
+    next += own * K;
+    real* const s_z = next;
 
     {
         const Index t = 0;
-        for (Index k = thread; k < H * K; k += 256) {
+        for (Index k = begin * K + thread; k < end * K; k += 256) {
             const Index at = t * B + b;
             s_F[k] = F[at * (H * K) + k];
         }
@@ -161,7 +165,7 @@ extern "C" __global__ void fast_weights_forward_5(
     }
     __syncthreads();
     for (Index t = 0; t < last; t++) {
-        for (Index k = thread; k < H * K; k += 256) {
+        for (Index k = begin * K + thread; k < end * K; k += 256) {
             const Index k_H = k / K, k_K = k % K, at = t * B + b;
             const real F_ = s_F[k];
             const real k__2 = k_[at * K + k_K];
@@ -178,13 +182,13 @@ extern "C" __global__ void fast_weights_forward_5(
             const real q_ = q[at * K + k];
             const real z_next = k__2 + z_;
             s_z[k] = z_next;
-            z[(at + B) * K + k] = z_next;
-            v_y[at * K + k] = q_ * z_next;
+            if (blockIdx.y == 0) z[(at + B) * K + k] = z_next;
+            if (blockIdx.y == 0) v_y[at * K + k] = q_ * z_next;  // v_y
         }
         __syncthreads();
-        for (Index from = 0, lanes = lanes_of(K); from < H; from += 256 / lanes) {
+        for (Index from = begin, lanes = lanes_of(K); from < end; from += 256 / lanes) {
             const Index k = from + thread / lanes, at = t * B + b;
-            const bool inside = k < H;
+            const bool inside = k < end;
             real F_next_q_ = 0;
             for (Index j = thread % lanes; inside && j < K; j += lanes) {
                 const real F_next = s_F[k * K + j];
@@ -199,16 +203,16 @@ extern "C" __global__ void fast_weights_forward_5(
         __syncthreads();
     }
     for (Index t = last; t < T; t++) {
-        for (Index k = thread; k < H * K; k += 256) {
+        for (Index k = begin * K + thread; k < end * K; k += 256) {
             const Index at = t * B + b;
             F[(at + B) * (H * K) + k] = s_F[k];
         }
         for (Index k = thread; k < K; k += 256) {
             const Index at = t * B + b;
-            z[(at + B) * K + k] = s_z[k];
-            v_y[at * K + k] = 0;
+            if (blockIdx.y == 0) z[(at + B) * K + k] = s_z[k];
+            if (blockIdx.y == 0) v_y[at * K + k] = 0;
         }
-        for (Index k = thread; k < H; k += 256) {
+        for (Index k = begin + thread; k < end; k += 256) {
             const Index at = t * B + b;
             F_next_q[at * H + k] = 0;
         }
@@ -364,12 +368,18 @@ extern "C" __global__ void fast_weights_backward_7(
     const Index b = blockIdx.x, thread = 32 * threadIdx.y + threadIdx.x;
     const Index last = steps_of(finished, B, b, 0, T);
 
-    real* const s_d_F = shared;
-    real* const s_d_z = s_d_F + H * K;
-    real* const s_d_z_next = s_d_z + K;
-    real* const s_d_F_next = s_d_z_next + K;
-    real* const s_d_F_next_v = s_d_F_next + H * K;
-    real* const s_F_next_d_F_next_q = s_d_F_next_v + K;
+    real* next = shared;
+    real* const s_d_F = next;
+    next += H * K;
+    real* const s_d_z = next;
+    next += K;
+    real* const s_d_z_next = next;
+    next += K;
+    real* const s_d_F_next = next;
+    next += H * K;
+    real* const s_d_F_next_v = next;
+    next += K;
+    real* const s_F_next_d_F_next_q = next;
 
     for (Index k = thread; k < H * K; k += 256) {
         s_d_F[k] = d_F[b * (H * K) + k];

@@ -244,31 +244,37 @@ extern "C" __global__ void gated_deltanet_forward_10(
     y_[at * H + k] = S_next_v_y_2;
 }
 
-// All steps in one launch: a block takes a row of the batch, and keeps its values.
+// All steps in one launch: a block takes of a row of the batch its part of hidden, and keeps its values.
 extern "C" __global__ void gated_deltanet_forward_11(
         const Index B, const Index T, const Index H, const Index K, Read k_, ReadReal a, Write v_S,
         Read b_k, Read v_y_2, Write S_k, Write S, Write y_, const bool* __restrict__ finished) {
     extern __shared__ real shared[];
     const Index b = blockIdx.x, thread = 32 * threadIdx.y + threadIdx.x;
     const Index last = steps_of(finished, B, b, 0, T);
+    const Index own = (H + gridDim.y - 1) / gridDim.y, begin = blockIdx.y * own;
+    const Index end = begin + own < H ? begin + own : H;
 
-    real* const s_S = shared;
-    real* const s_S_k = s_S + H * K;
-    real* const s_v_S = s_S_k + H;
-    real* const s_S_next_v_y_2 = s_v_S + H;
+    real* next = shared;
+    real* const s_S = next - begin * K;
+    next += own * K;
+    real* const s_S_k = next - begin;
+    next += own;
+    real* const s_v_S = next - begin;
+    next += own;
+    real* const s_S_next_v_y_2 = next - begin;
 
     {
         const Index t = 0;
-        for (Index k = thread; k < H * K; k += 256) {
+        for (Index k = begin * K + thread; k < end * K; k += 256) {
             const Index at = t * B + b;
             s_S[k] = S[at * (H * K) + k];
         }
     }
     __syncthreads();
     for (Index t = 0; t < last; t++) {
-        for (Index from = 0, lanes = lanes_of(K); from < H; from += 256 / lanes) {
+        for (Index from = begin, lanes = lanes_of(K); from < end; from += 256 / lanes) {
             const Index k = from + thread / lanes, at = t * B + b;
-            const bool inside = k < H;
+            const bool inside = k < end;
             real S_k_ = 0;
             for (Index j = thread % lanes; inside && j < K; j += lanes) {
                 const real S_ = s_S[k * K + j];
@@ -282,7 +288,7 @@ extern "C" __global__ void gated_deltanet_forward_11(
             }
         }
         __syncthreads();
-        for (Index k = thread; k < H; k += 256) {
+        for (Index k = begin + thread; k < end; k += 256) {
             const Index at = t * B + b;
             const real S_k_ = s_S_k[k];
             const real a_ = a[at];
@@ -292,7 +298,7 @@ extern "C" __global__ void gated_deltanet_forward_11(
             v_S[at * H + k] = v_S_;
         }
         __syncthreads();
-        for (Index k = thread; k < H * K; k += 256) {
+        for (Index k = begin * K + thread; k < end * K; k += 256) {
             const Index k_H = k / K, k_K = k % K, at = t * B + b;
             const real S_ = s_S[k];
             const real a_ = a[at];
@@ -303,9 +309,9 @@ extern "C" __global__ void gated_deltanet_forward_11(
             S[(at + B) * (H * K) + k] = S_next;
         }
         __syncthreads();
-        for (Index from = 0, lanes = lanes_of(K); from < H; from += 256 / lanes) {
+        for (Index from = begin, lanes = lanes_of(K); from < end; from += 256 / lanes) {
             const Index k = from + thread / lanes, at = t * B + b;
-            const bool inside = k < H;
+            const bool inside = k < end;
             real S_next_v_y_2 = 0;
             for (Index j = thread % lanes; inside && j < K; j += lanes) {
                 const real S_next = s_S[k * K + j];
@@ -318,7 +324,7 @@ extern "C" __global__ void gated_deltanet_forward_11(
             }
         }
         __syncthreads();
-        for (Index k = thread; k < H; k += 256) {
+        for (Index k = begin + thread; k < end; k += 256) {
             const Index at = t * B + b;
             const real S_next_v_y_2 = s_S_next_v_y_2[k];
             y_[at * H + k] = S_next_v_y_2;  // y
@@ -326,13 +332,13 @@ extern "C" __global__ void gated_deltanet_forward_11(
         __syncthreads();
     }
     for (Index t = last; t < T; t++) {
-        for (Index k = thread; k < H; k += 256) {
+        for (Index k = begin + thread; k < end; k += 256) {
             const Index at = t * B + b;
             S_k[at * H + k] = 0;
             v_S[at * H + k] = 0;
             y_[at * H + k] = 0;
         }
-        for (Index k = thread; k < H * K; k += 256) {
+        for (Index k = begin * K + thread; k < end * K; k += 256) {
             const Index at = t * B + b;
             S[(at + B) * (H * K) + k] = s_S[k];
         }
@@ -538,12 +544,18 @@ extern "C" __global__ void gated_deltanet_backward_11(
     const Index b = blockIdx.x, thread = 32 * threadIdx.y + threadIdx.x;
     const Index last = steps_of(finished, B, b, 0, T);
 
-    real* const s_d_S = shared;
-    real* const s_S_next_d_y = s_d_S + H * K;
-    real* const s_d_S_next_v_S = s_S_next_d_y + K;
-    real* const s_b_k_d_S_next = s_d_S_next_v_S + K;
-    real* const s_d_S_k = s_b_k_d_S_next + H;
-    real* const s_S_d_S_k = s_d_S_k + H;
+    real* next = shared;
+    real* const s_d_S = next;
+    next += H * K;
+    real* const s_S_next_d_y = next;
+    next += K;
+    real* const s_d_S_next_v_S = next;
+    next += K;
+    real* const s_b_k_d_S_next = next;
+    next += H;
+    real* const s_d_S_k = next;
+    next += H;
+    real* const s_S_d_S_k = next;
 
     for (Index k = thread; k < H * K; k += 256) {
         s_d_S[k] = d_S[b * (H * K) + k];

@@ -121,27 +121,31 @@ extern "C" __global__ void gla_forward_3(
     y_[at * H + k] = S_next_q;
 }
 
-// All steps in one launch: a block takes a row of the batch, and keeps its values.
+// All steps in one launch: a block takes of a row of the batch its part of hidden, and keeps its values.
 extern "C" __global__ void gla_forward_4(
         const Index B, const Index T, const Index H, const Index K, const Index R, Read a, Read gates,
         Write S, Write y_, const bool* __restrict__ finished) {
     extern __shared__ real shared[];
     const Index b = blockIdx.x, thread = 32 * threadIdx.y + threadIdx.x;
     const Index last = steps_of(finished, B, b, 0, T);
+    const Index own = (H + gridDim.y - 1) / gridDim.y, begin = blockIdx.y * own;
+    const Index end = begin + own < H ? begin + own : H;
 
-    real* const s_S = shared;
-    real* const s_S_next_q = s_S + H * K;
+    real* next = shared;
+    real* const s_S = next - begin * K;
+    next += own * K;
+    real* const s_S_next_q = next - begin;
 
     {
         const Index t = 0;
-        for (Index k = thread; k < H * K; k += 256) {
+        for (Index k = begin * K + thread; k < end * K; k += 256) {
             const Index at = t * B + b;
             s_S[k] = S[at * (H * K) + k];
         }
     }
     __syncthreads();
     for (Index t = 0; t < last; t++) {
-        for (Index k = thread; k < H * K; k += 256) {
+        for (Index k = begin * K + thread; k < end * K; k += 256) {
             const Index k_H = k / K, k_K = k % K, at = t * B + b;
             const real S_ = s_S[k];
             const real a_ = a[at * K + k_K];
@@ -152,9 +156,9 @@ extern "C" __global__ void gla_forward_4(
             S[(at + B) * (H * K) + k] = S_next;
         }
         __syncthreads();
-        for (Index from = 0, lanes = lanes_of(K); from < H; from += 256 / lanes) {
+        for (Index from = begin, lanes = lanes_of(K); from < end; from += 256 / lanes) {
             const Index k = from + thread / lanes, at = t * B + b;
-            const bool inside = k < H;
+            const bool inside = k < end;
             real S_next_q = 0;
             for (Index j = thread % lanes; inside && j < K; j += lanes) {
                 const real S_next = s_S[k * K + j];
@@ -167,7 +171,7 @@ extern "C" __global__ void gla_forward_4(
             }
         }
         __syncthreads();
-        for (Index k = thread; k < H; k += 256) {
+        for (Index k = begin + thread; k < end; k += 256) {
             const Index at = t * B + b;
             const real S_next_q = s_S_next_q[k];
             y_[at * H + k] = S_next_q;  // y
@@ -175,11 +179,11 @@ extern "C" __global__ void gla_forward_4(
         __syncthreads();
     }
     for (Index t = last; t < T; t++) {
-        for (Index k = thread; k < H * K; k += 256) {
+        for (Index k = begin * K + thread; k < end * K; k += 256) {
             const Index at = t * B + b;
             S[(at + B) * (H * K) + k] = s_S[k];
         }
-        for (Index k = thread; k < H; k += 256) {
+        for (Index k = begin + thread; k < end; k += 256) {
             const Index at = t * B + b;
             y_[at * H + k] = 0;
         }
@@ -286,9 +290,12 @@ extern "C" __global__ void gla_backward_5(
     const Index b = blockIdx.x, thread = 32 * threadIdx.y + threadIdx.x;
     const Index last = steps_of(finished, B, b, 0, T);
 
-    real* const s_d_S = shared;
-    real* const s_d_S_next = s_d_S + H * K;
-    real* const s_S_d_S_next = s_d_S_next + H * K;
+    real* next = shared;
+    real* const s_d_S = next;
+    next += H * K;
+    real* const s_d_S_next = next;
+    next += H * K;
+    real* const s_S_d_S_next = next;
 
     for (Index k = thread; k < H * K; k += 256) {
         s_d_S[k] = d_S[b * (H * K) + k];

@@ -154,9 +154,9 @@ def forward(
     launch("gla_forward_1", dtype, T * B * K, T * B, K, softplus_a, b_a, a)
 
     S[0] = 0 if initial is None else check("initial.S", initial.S, (B, H, K))
-    blocks = row_blocks(B, H + H * K, dtype)
+    blocks = row_blocks(B, (H, K + 1, 0), dtype)
     if blocks:
-        row_by_row("gla_forward_4", dtype, blocks, H + H * K, B, T, H, K, R, a, gates, S, y_, finished)
+        row_by_row("gla_forward_4", dtype, blocks, (H, K + 1, 0), B, T, H, K, R, a, gates, S, y_, finished)
     else:
         for t in range(T):
             # S' = a * S + outer(v, k)
@@ -202,11 +202,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_S_next = cp.empty((B, H, K), dtype)
     d_x = cp.empty((T, B, I), dtype)
     d_W, d_W_2, d_b_a = (cp.zeros(shape, dtype) for shape in shapes(I, R, K, H))
-    blocks = row_blocks(B, 2 * H * K + K, dtype)
+    blocks = row_blocks(B, (1, 2 * H * K + K, 0), dtype)
     if blocks:
         row_by_row(
-            "gla_backward_5", dtype, blocks, 2 * H * K + K, B, T, H, K, R, d_y, gates, a, S, softplus_a,
-            d_gates, g_b_a, d_W_2_W_1_x, d_S, finished,
+            "gla_backward_5", dtype, blocks, (1, 2 * H * K + K, 0), B, T, H, K, R, d_y, gates, a, S,
+            softplus_a, d_gates, g_b_a, d_W_2_W_1_x, d_S, finished,
         )
     else:
         for t in reversed(range(T)):
@@ -418,7 +418,8 @@ def launch(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> None:
         kernel(name, dtype)((-(-threads // 256),), (256,), arguments)
 
 
-# How many blocks take a sequence through all steps in one launch: None for one, 0 to launch each step.
+# How many blocks share a sequence, where all steps are one launch: 0 to launch each step, None to choose by
+# size.
 BLOCKS = None
 
 
@@ -429,13 +430,26 @@ def limits(device: int) -> tuple[int, int]:
     return told["MultiProcessorCount"], told["MaxSharedMemoryPerBlockOptin"] - 1024
 
 
-def row_blocks(B: int, held: int, dtype: np.dtype) -> int:
-    """How many blocks take a sequence each through all steps; 0 where what one keeps has no room.
+def row_blocks(B: int, held: tuple, dtype: np.dtype) -> int:
+    """How many blocks take a sequence through all steps; 0 where what one keeps has no room.
 
-    held: how many numbers those are, in shared memory.
+    held: how long the axis is that they share, how many numbers a block keeps for each of that, and how many
+    further. They are as many as the device holds at once, of 1024 numbers at least, and where these have no
+    room more.
     """
-    _, most = limits(cp.cuda.Device().id)
-    return 0 if BLOCKS == 0 or held * arithmetic(dtype).itemsize > most - 2048 else B
+    processors, most = limits(cp.cuda.Device().id)
+    if B == 0 or BLOCKS == 0:
+        return 0
+    (axis, each, further), room = held, (most - 2048) // arithmetic(dtype).itemsize
+    fewest = -(-axis // max((room - further) // max(each, 1), 1))
+    blocks = BLOCKS or max(min(processors // B, axis * each // 1024), fewest, 1)
+    return min(blocks, axis) if kept_numbers(min(blocks, axis), held) <= room else 0
+
+
+def kept_numbers(blocks: int, held: tuple) -> int:
+    """How many numbers each of so many blocks keeps."""
+    axis, each, further = held
+    return -(-axis // blocks) * each + further
 
 
 @cache
@@ -446,10 +460,10 @@ def roomy(name: str, dtype: np.dtype, device: int) -> Any:
     return found
 
 
-def row_by_row(name: str, dtype: np.dtype, blocks: int, held: int, *arguments: Any) -> None:
-    """Run a kernel that takes all steps, with a block for each sequence that keeps so many numbers."""
-    room = held * arithmetic(dtype).itemsize
-    roomy(name, dtype, cp.cuda.Device().id)((blocks,), (32, 8), arguments, shared_mem=room)
+def row_by_row(name: str, dtype: np.dtype, blocks: int, held: tuple, B: int, *arguments: Any) -> None:
+    """Run a kernel that takes all steps, with so many blocks for each sequence."""
+    room = kept_numbers(blocks, held) * arithmetic(dtype).itemsize
+    roomy(name, dtype, cp.cuda.Device().id)((B, blocks), (32, 8), (B, *arguments), shared_mem=room)
 
 
 def product(a: cp.ndarray, b: cp.ndarray, out: cp.ndarray, add: bool = False) -> None:

@@ -165,27 +165,31 @@ extern "C" __global__ void mamba_forward_6(
     y_[at * H + k] = h_next_C_ + x_y;  // y
 }
 
-// All steps in one launch: a block takes a row of the batch, and keeps its values.
+// All steps in one launch: a block takes of a row of the batch its part of hidden, and keeps its values.
 extern "C" __global__ void mamba_forward_7(
         const Index B, const Index T, const Index H, const Index K, const Index R, ReadReal exp_A_log,
         Read t_, Read gates, Read t_x, Write y_, Write exp_h, Write h, const bool* __restrict__ finished) {
     extern __shared__ real shared[];
     const Index b = blockIdx.x, thread = 32 * threadIdx.y + threadIdx.x;
     const Index last = steps_of(finished, B, b, 0, T);
+    const Index own = (H + gridDim.y - 1) / gridDim.y, begin = blockIdx.y * own;
+    const Index end = begin + own < H ? begin + own : H;
 
-    real* const s_h = shared;
-    real* const s_h_next_C = s_h + H * K;
+    real* next = shared;
+    real* const s_h = next - begin * K;
+    next += own * K;
+    real* const s_h_next_C = next - begin;
 
     {
         const Index t = 0;
-        for (Index k = thread; k < H * K; k += 256) {
+        for (Index k = begin * K + thread; k < end * K; k += 256) {
             const Index at = t * B + b;
             s_h[k] = h[at * (H * K) + k];
         }
     }
     __syncthreads();
     for (Index t = 0; t < last; t++) {
-        for (Index k = thread; k < H * K; k += 256) {
+        for (Index k = begin * K + thread; k < end * K; k += 256) {
             const Index k_H = k / K, k_K = k % K, at = t * B + b;
             const real exp_A_log_ = exp_A_log[k];
             const real t__2 = t_[at * H + k_H];
@@ -199,9 +203,9 @@ extern "C" __global__ void mamba_forward_7(
             h[(at + B) * (H * K) + k] = h_next;
         }
         __syncthreads();
-        for (Index from = 0, lanes = lanes_of(K); from < H; from += 256 / lanes) {
+        for (Index from = begin, lanes = lanes_of(K); from < end; from += 256 / lanes) {
             const Index k = from + thread / lanes, at = t * B + b;
-            const bool inside = k < H;
+            const bool inside = k < end;
             real h_next_C = 0;
             for (Index j = thread % lanes; inside && j < K; j += lanes) {
                 const real h_next = s_h[k * K + j];
@@ -214,7 +218,7 @@ extern "C" __global__ void mamba_forward_7(
             }
         }
         __syncthreads();
-        for (Index k = thread; k < H; k += 256) {
+        for (Index k = begin + thread; k < end; k += 256) {
             const Index at = t * B + b;
             const real h_next_C = s_h_next_C[k];
             const real x_y = y_[at * H + k];
@@ -223,12 +227,12 @@ extern "C" __global__ void mamba_forward_7(
         __syncthreads();
     }
     for (Index t = last; t < T; t++) {
-        for (Index k = thread; k < H * K; k += 256) {
+        for (Index k = begin * K + thread; k < end * K; k += 256) {
             const Index at = t * B + b;
             exp_h[at * (H * K) + k] = 0;
             h[(at + B) * (H * K) + k] = s_h[k];
         }
-        for (Index k = thread; k < H; k += 256) {
+        for (Index k = begin + thread; k < end; k += 256) {
             const Index at = t * B + b;
             y_[at * H + k] = 0;
         }
@@ -378,11 +382,16 @@ extern "C" __global__ void mamba_backward_8(
     const Index b = blockIdx.x, thread = 32 * threadIdx.y + threadIdx.x;
     const Index last = steps_of(finished, B, b, 0, T);
 
-    real* const s_d_h = shared;
-    real* const s_d_h_next = s_d_h + H * K;
-    real* const s_d_exp_h = s_d_h_next + H * K;
-    real* const s_B_d_h_next = s_d_exp_h + H * K;
-    real* const s_d_a_h_exp_A_log = s_B_d_h_next + H;
+    real* next = shared;
+    real* const s_d_h = next;
+    next += H * K;
+    real* const s_d_h_next = next;
+    next += H * K;
+    real* const s_d_exp_h = next;
+    next += H * K;
+    real* const s_B_d_h_next = next;
+    next += H;
+    real* const s_d_a_h_exp_A_log = next;
 
     for (Index k = thread; k < H * K; k += 256) {
         s_d_h[k] = d_h[b * (H * K) + k];

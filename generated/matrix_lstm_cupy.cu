@@ -229,12 +229,18 @@ extern "C" __global__ void matrix_lstm_forward_9(
     const Index b = blockIdx.x, thread = 32 * threadIdx.y + threadIdx.x;
     const Index last = steps_of(finished, B, b, 0, T);
 
-    real* const s_C = shared;
-    real* const s_n = s_C + H * K;
-    real* const s_m = s_n + K;
-    real* const s_i = s_m + 1;
-    real* const s_f = s_i + 1;
-    real* const s_i_k = s_f + 1;
+    real* next = shared;
+    real* const s_C = next;
+    next += H * K;
+    real* const s_n = next;
+    next += K;
+    real* const s_m = next;
+    next += 1;
+    real* const s_i = next;
+    next += 1;
+    real* const s_f = next;
+    next += 1;
+    real* const s_i_k = next;
 
     {
         const Index t = 0;
@@ -631,18 +637,30 @@ extern "C" __global__ void matrix_lstm_backward_14(
     const Index b = blockIdx.x, thread = 32 * threadIdx.y + threadIdx.x;
     const Index last = steps_of(finished, B, b, 0, T);
 
-    real* const s_d_C = shared;
-    real* const s_d_n = s_d_C + H * K;
-    real* const s_d_m = s_d_n + K;
-    real* const s_d_n_next = s_d_m + 1;
-    real* const s_g_f = s_d_n_next + K;
-    real* const s_d_C_next = s_g_f + K;
-    real* const s_d_C_next_v = s_d_C_next + H * K;
-    real* const s_sum_g_f = s_d_C_next_v + K;
-    real* const s_C_d_C_next = s_sum_g_f + 1;
-    real* const s_C_next_d_C_next_q = s_C_d_C_next + 1;
-    real* const s_g_i = s_C_next_d_C_next_q + K;
-    real* const s_sum_g_i = s_g_i + K;
+    real* next = shared;
+    real* const s_d_C = next;
+    next += H * K;
+    real* const s_d_n = next;
+    next += K;
+    real* const s_d_m = next;
+    next += 1;
+    real* const s_d_n_next = next;
+    next += K;
+    real* const s_g_f = next;
+    next += K;
+    real* const s_d_C_next = next;
+    next += H * K;
+    real* const s_d_C_next_v = next;
+    next += K;
+    real* const s_sum_g_f = next;
+    next += 1;
+    real* const s_C_d_C_next = next;
+    next += 1;
+    real* const s_C_next_d_C_next_q = next;
+    next += K;
+    real* const s_g_i = next;
+    next += K;
+    real* const s_sum_g_i = next;
 
     for (Index k = thread; k < H * K; k += 256) {
         s_d_C[k] = d_C[b * (H * K) + k];
