@@ -62,14 +62,14 @@ __device__ inline real over_threads(const real total) {
 }
 
 // The sum of what the threads of a row have, who lie side by side in a warp, added in pairs; for each of them.
-__device__ inline real over_lanes(real total, const int lanes) {
+__device__ inline real over_lanes(real total, const Index lanes) {
     for (int n = lanes / 2; n > 0; n /= 2) total += __shfl_xor_sync(0xffffffff, total, n);
     return total;
 }
 
 // How many threads add up a row of so many entries: a power of two, those of a warp at most.
-__device__ inline int lanes_of(const Index width) {
-    int lanes = 1;
+__device__ inline Index lanes_of(const Index width) {
+    Index lanes = 1;
     while (lanes < width && lanes < 32) lanes *= 2;
     return lanes;
 }
