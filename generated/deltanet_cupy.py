@@ -175,13 +175,19 @@ def forward(
     )
 
     S[0] = 0 if initial is None else check("initial.S", initial.S, (B, H, K))
-    for t in range(T):
-        # S' = S + b * outer(v - S @ k, k)
-        along_rows("deltanet_forward_6", dtype, B * H, K, B, t, H, K, S, k_, S_k)
-        launch("deltanet_forward_7", dtype, B * H, B, t, H, S_k, v_S)
-        launch("deltanet_forward_8", dtype, B * H * K, B, t, H, K, S, b_k, v_S, finished)
+    blocks = row_blocks(B, (H, K + 3, 0), dtype)
+    if blocks:
+        row_by_row(
+            "deltanet_forward_10", dtype, blocks, (H, K + 3, 0), B, T, H, K, k_, v_S, b_k, q, S, y_, finished,
+        )
+    else:
+        for t in range(T):
+            # S' = S + b * outer(v - S @ k, k)
+            along_rows("deltanet_forward_6", dtype, B * H, K, B, t, H, K, S, k_, S_k)
+            launch("deltanet_forward_7", dtype, B * H, B, t, H, S_k, v_S)
+            launch("deltanet_forward_8", dtype, B * H * K, B, t, H, K, S, b_k, v_S, finished)
 
-        along_rows("deltanet_forward_9", dtype, B * H, K, B, t, H, K, S, q, y_)  # y = S' @ q
+            along_rows("deltanet_forward_9", dtype, B * H, K, B, t, H, K, S, q, y_)  # y = S' @ q
 
     clear(finished, gates, sigmoid_W_q_x, sigmoid_W_k_x, sigmoid_W_v_x, v_S, p_q, p_k, q, k_)
 
@@ -232,39 +238,48 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     launch("deltanet_backward_1", dtype, T * B * K, T * B, H, K, gates, k_, b_k_2)  # b_k = b * k
 
-    for t in reversed(range(T)):
-        # d_S += d_y * q
-        launch("deltanet_backward_2", dtype, B * H * K, B, t, H, K, d_S, d_y, q, finished)
-
-        # d_W_k_x = sum of d_S_next * v_S over hidden
-        # d_W_q_x = sum of S_next * d_y over hidden
-        down_columns("deltanet_backward_3", dtype, B * K, B, t, H, K, d_S, v_S, S, d_y, d_gates, finished)
-
-        # d_W_v_x = sum of b_k * d_S_next over keys
-        along_rows("deltanet_backward_4", dtype, B * H, K, B, t, H, K, b_k_2, d_S, d_W_v_x, finished)
-
-        # g_b and g_p_q.
-        launch(
-            "deltanet_backward_5", dtype, B * K, B, t, H, K, d_gates, k_, gates, sigmoid_W_q_x, g_b, g_p_q,
-            finished,
+    blocks = row_blocks(B, (1, 2 * H + 3 * K + H * K, 0), dtype)
+    if blocks:
+        row_by_row(
+            "deltanet_backward_10", dtype, blocks, (1, 2 * H + 3 * K + H * K, 0), B, T, H, K, d_y, q, v_S,
+            b_k_2, S, k_, gates, sigmoid_W_q_x, sigmoid_W_v_x, sigmoid_W_k_x, d_gates, g_b, g_p_q, d_W_v_x,
+            g_p_k, d_S, finished,
         )
+    else:
+        for t in reversed(range(T)):
+            # d_S += d_y * q
+            launch("deltanet_backward_2", dtype, B * H * K, B, t, H, K, d_S, d_y, q, finished)
 
-        # d_S_k and d_W_v_x.
-        launch(
-            "deltanet_backward_6", dtype, B * H, B, t, H, K, d_W_v_x, gates, sigmoid_W_v_x, d_S_k, finished,
-        )
+            # d_W_k_x = sum of d_S_next * v_S over hidden
+            # d_W_q_x = sum of S_next * d_y over hidden
+            down_columns("deltanet_backward_3", dtype, B * K, B, t, H, K, d_S, v_S, S, d_y, d_gates, finished)
 
-        # d_S += d_S_k * k
-        launch("deltanet_backward_7", dtype, B * H * K, B, t, H, K, d_S_k, d_S, k_, finished)
+            # d_W_v_x = sum of b_k * d_S_next over keys
+            along_rows("deltanet_backward_4", dtype, B * H, K, B, t, H, K, b_k_2, d_S, d_W_v_x, finished)
 
-        # S_d_S_k = sum of S * d_S_k over hidden
-        down_columns("deltanet_backward_8", dtype, B * K, B, t, H, K, S, d_S_k, S_d_S_k, finished)
+            # g_b and g_p_q.
+            launch(
+                "deltanet_backward_5", dtype, B * K, B, t, H, K, d_gates, k_, gates, sigmoid_W_q_x, g_b,
+                g_p_q, finished,
+            )
 
-        # d_W_k_x and g_p_k.
-        launch(
-            "deltanet_backward_9", dtype, B * K, B, t, H, K, S_d_S_k, gates, d_gates, sigmoid_W_k_x, g_p_k,
-            finished,
-        )
+            # d_S_k and d_W_v_x.
+            launch(
+                "deltanet_backward_6", dtype, B * H, B, t, H, K, d_W_v_x, gates, sigmoid_W_v_x, d_S_k,
+                finished,
+            )
+
+            # d_S += d_S_k * k
+            launch("deltanet_backward_7", dtype, B * H * K, B, t, H, K, d_S_k, d_S, k_, finished)
+
+            # S_d_S_k = sum of S * d_S_k over hidden
+            down_columns("deltanet_backward_8", dtype, B * K, B, t, H, K, S, d_S_k, S_d_S_k, finished)
+
+            # d_W_k_x and g_p_k.
+            launch(
+                "deltanet_backward_9", dtype, B * K, B, t, H, K, S_d_S_k, gates, d_gates, sigmoid_W_k_x,
+                g_p_k, finished,
+            )
 
     row_sum(g_b, d_b, dtype)
 
@@ -275,11 +290,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     row_sum(g_p_q, d_a_q, dtype)
 
     # d_b, d_a_k and d_a_q.
-    launch("deltanet_backward_10", dtype, T * B, T * B, H, K, gates, d_b, p_k, d_a_k, p_q, d_a_q)
+    launch("deltanet_backward_11", dtype, T * B, T * B, H, K, gates, d_b, p_k, d_a_k, p_q, d_a_q)
 
     # d_W_k_x and d_W_q_x.
     launch(
-        "deltanet_backward_11", dtype, T * B * K, T * B, H, K, d_a_k, gates, d_gates, p_k, sigmoid_W_k_x,
+        "deltanet_backward_12", dtype, T * B * K, T * B, H, K, d_a_k, gates, d_gates, p_k, sigmoid_W_k_x,
         d_a_q, p_q, sigmoid_W_q_x,
     )
 
@@ -462,6 +477,54 @@ def launch(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> None:
     """Run a kernel with so many threads, if any."""
     if threads > 0:
         kernel(name, dtype)((-(-threads // 256),), (256,), arguments)
+
+
+# How many blocks share a sequence, where all steps are one launch: 0 to launch each step, None to choose by
+# size.
+BLOCKS = None
+
+
+@cache
+def limits(device: int) -> tuple[int, int]:
+    """How many multiprocessors a device has, and how many bytes of shared memory a block may ask for."""
+    told = cp.cuda.Device(device).attributes
+    return told["MultiProcessorCount"], told["MaxSharedMemoryPerBlockOptin"] - 1024
+
+
+def row_blocks(B: int, held: tuple, dtype: np.dtype) -> int:
+    """How many blocks take a sequence through all steps; 0 where what one keeps has no room.
+
+    held: how long the axis is that they share, how many numbers a block keeps for each of that, and how many
+    further. They are as many as the device holds at once, of 1024 numbers at least, and where these have no
+    room more.
+    """
+    processors, most = limits(cp.cuda.Device().id)
+    if B == 0 or BLOCKS == 0:
+        return 0
+    (axis, each, further), room = held, (most - 2048) // arithmetic(dtype).itemsize
+    fewest = -(-axis // max((room - further) // max(each, 1), 1))
+    blocks = BLOCKS or max(min(processors // B, axis * each // 1024), fewest, 1)
+    return min(blocks, axis) if kept_numbers(min(blocks, axis), held) <= room else 0
+
+
+def kept_numbers(blocks: int, held: tuple) -> int:
+    """How many numbers each of so many blocks keeps."""
+    axis, each, further = held
+    return -(-axis // blocks) * each + further
+
+
+@cache
+def roomy(name: str, dtype: np.dtype, device: int) -> Any:
+    """A kernel whose blocks may ask for all shared memory of a device, beside 2 KiB of sums."""
+    found, (_, most) = kernel(name, dtype), limits(device)
+    found.max_dynamic_shared_size_bytes = most - 2048
+    return found
+
+
+def row_by_row(name: str, dtype: np.dtype, blocks: int, held: tuple, B: int, *arguments: Any) -> None:
+    """Run a kernel that takes all steps, with so many blocks for each sequence."""
+    room = kept_numbers(blocks, held) * arithmetic(dtype).itemsize
+    roomy(name, dtype, cp.cuda.Device().id)((B, blocks), (32, 8), (B, *arguments), shared_mem=room)
 
 
 def product(a: cp.ndarray, b: cp.ndarray, out: cp.ndarray, add: bool = False) -> None:

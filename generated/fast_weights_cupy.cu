@@ -7,6 +7,8 @@
 // Sizes: T steps, B sequences, I input, H hidden, K keys.
 // `at` is the row of an array that is kept for every step, `b` that of one that is not. Where a sequence is `over`
 // it keeps its states, and hands their gradients on.
+// A kernel with `shared` takes all steps too: a block goes through those of one sequence, and keeps what passes
+// from stage to stage in shared memory (s_...).
 // Of matrices `k` is the entry, row by row, and `k_H` its place along H; a sum goes over `j`.
 
 #ifdef HALF
@@ -25,6 +27,16 @@ typedef long long Index;  // of an entry of an array, which may have more than 2
 __device__ inline real square(real a) { return a * a; }
 __device__ inline real smaller(real a, real b) { return a <= b ? a : b; }
 
+// How many steps a sequence takes, `first` at least: those before it is over, found by halving.
+__device__ inline Index steps_of(const bool* finished, const Index B, const Index b, Index first, Index T) {
+    while (finished && first < T) {
+        const Index t = (first + T) / 2;
+        if (finished[t * B + b]) T = t;
+        else first = t + 1;
+    }
+    return T;
+}
+
 // The sum of what the 8 threads of a column have, added in pairs.
 __device__ inline real over_threads(const real total) {
     __shared__ real part[8][32];
@@ -38,9 +50,16 @@ __device__ inline real over_threads(const real total) {
 }
 
 // The sum of what the threads of a row have, who lie side by side in a warp, added in pairs; for each of them.
-__device__ inline real over_lanes(real total) {
-    for (int n = blockDim.x / 2; n > 0; n /= 2) total += __shfl_xor_sync(0xffffffff, total, n);
+__device__ inline real over_lanes(real total, const Index lanes) {
+    for (int n = lanes / 2; n > 0; n /= 2) total += __shfl_xor_sync(0xffffffff, total, n);
     return total;
+}
+
+// How many threads add up a row of so many entries: a power of two, those of a warp at most.
+__device__ inline Index lanes_of(const Index width) {
+    Index lanes = 1;
+    while (lanes < width && lanes < 32) lanes *= 2;
+    return lanes;
 }
 
 // q = elu(W_q @ x) + 1
@@ -113,13 +132,95 @@ extern "C" __global__ void fast_weights_forward_4(
         const real q_ = q[at * K + j];
         F_next_q_ += F_next * q_;
     }
-    F_next_q_ = over_lanes(F_next_q_);
+    F_next_q_ = over_lanes(F_next_q_, blockDim.x);
     if (!inside || threadIdx.x > 0) return;
     F_next_q[at * H + k] = F_next_q_;
 }
 
-// y = (F' @ q) / (sum_(q * z') + 1e-06)
+// All steps in one launch: a block takes of a row of the batch its part of hidden, and keeps its values.
 extern "C" __global__ void fast_weights_forward_5(
+        const Index B, const Index T, const Index H, const Index K, Read k_, Read gates, Read q, Write F,
+        Write z, WriteReal v_y, Write F_next_q, const bool* __restrict__ finished) {
+    extern __shared__ real shared[];
+    const Index b = blockIdx.x, thread = 32 * threadIdx.y + threadIdx.x;
+    const Index last = steps_of(finished, B, b, 0, T);
+    const Index own = (H + gridDim.y - 1) / gridDim.y, begin = blockIdx.y * own;
+    const Index end = begin + own < H ? begin + own : H;
+
+    real* next = shared;
+    real* const s_F = next - begin * K;
+    next += own * K;
+    real* const s_z = next;
+
+    {
+        const Index t = 0;
+        for (Index k = begin * K + thread; k < end * K; k += 256) {
+            const Index at = t * B + b;
+            s_F[k] = F[at * (H * K) + k];
+        }
+        for (Index k = thread; k < K; k += 256) {
+            const Index at = t * B + b;
+            s_z[k] = z[at * K + k];
+        }
+    }
+    __syncthreads();
+    for (Index t = 0; t < last; t++) {
+        for (Index k = begin * K + thread; k < end * K; k += 256) {
+            const Index k_H = k / K, k_K = k % K, at = t * B + b;
+            const real F_ = s_F[k];
+            const real k__2 = k_[at * K + k_K];
+            const real v = gates[at * (2 * K + H) + 2 * K + k_H];
+            const real F_next = F_ + k__2 * v;
+            s_F[k] = F_next;
+            F[(at + B) * (H * K) + k] = F_next;
+        }
+        __syncthreads();
+        for (Index k = thread; k < K; k += 256) {
+            const Index at = t * B + b;
+            const real k__2 = k_[at * K + k];
+            const real z_ = s_z[k];
+            const real q_ = q[at * K + k];
+            const real z_next = k__2 + z_;
+            s_z[k] = z_next;
+            if (blockIdx.y == 0) z[(at + B) * K + k] = z_next;
+            if (blockIdx.y == 0) v_y[at * K + k] = q_ * z_next;  // v_y
+        }
+        __syncthreads();
+        for (Index from = begin, lanes = lanes_of(K); from < end; from += 256 / lanes) {
+            const Index k = from + thread / lanes, at = t * B + b;
+            const bool inside = k < end;
+            real F_next_q_ = 0;
+            for (Index j = thread % lanes; inside && j < K; j += lanes) {
+                const real F_next = s_F[k * K + j];
+                const real q_ = q[at * K + j];
+                F_next_q_ += F_next * q_;
+            }
+            F_next_q_ = over_lanes(F_next_q_, lanes);
+            if (inside && thread % lanes == 0) {
+                F_next_q[at * H + k] = F_next_q_;
+            }
+        }
+        __syncthreads();
+    }
+    for (Index t = last; t < T; t++) {
+        for (Index k = begin * K + thread; k < end * K; k += 256) {
+            const Index at = t * B + b;
+            F[(at + B) * (H * K) + k] = s_F[k];
+        }
+        for (Index k = thread; k < K; k += 256) {
+            const Index at = t * B + b;
+            if (blockIdx.y == 0) z[(at + B) * K + k] = s_z[k];
+            if (blockIdx.y == 0) v_y[at * K + k] = 0;
+        }
+        for (Index k = begin + thread; k < end; k += 256) {
+            const Index at = t * B + b;
+            F_next_q[at * H + k] = 0;
+        }
+    }
+}
+
+// y = (F' @ q) / (sum_(q * z') + 1e-06)
+extern "C" __global__ void fast_weights_forward_6(
         const Index rows, const Index H, Read F_next_q, ReadReal sum_v_y, Write y_) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -200,7 +301,7 @@ extern "C" __global__ void fast_weights_backward_4(
         const real k__2 = k_[at * K + j];
         d_F_next_k_ += d_F_next_ * k__2;
     }
-    d_F_next_k_ = over_lanes(d_F_next_k_);
+    d_F_next_k_ = over_lanes(d_F_next_k_, blockDim.x);
     if (!inside || threadIdx.x > 0) return;
     d_F_next_k[at * H + k] = over ? 0 : d_F_next_k_;
 }
@@ -256,6 +357,132 @@ extern "C" __global__ void fast_weights_backward_6(
         0 ? 0 : real(1.0)) + d_k * (W_k_x > 0 ? 1 : 0);  // d_W_k_x
     d_gates[at * (2 * K) + k] = over ? 0 : d_q * exp_minimum_W_q_x_ * (W_q_x <= 0 ? 1 : 0) * (W_q_x > 0 ?
         0 : real(1.0)) + d_q * (W_q_x > 0 ? 1 : 0);  // d_W_q_x
+}
+
+// All steps in one launch: a block takes a row of the batch, and keeps its values.
+extern "C" __global__ void fast_weights_backward_7(
+        const Index B, const Index T, const Index H, const Index K, Write d_gates, Read q, Read d_F_next_q,
+        Read k_, Read gates, Read F, Read exp_minimum_W_k_x, Read z, Read exp_minimum_W_q_x,
+        Write d_F_next_k, Write d_F, Write d_z, const bool* __restrict__ finished) {
+    extern __shared__ real shared[];
+    const Index b = blockIdx.x, thread = 32 * threadIdx.y + threadIdx.x;
+    const Index last = steps_of(finished, B, b, 0, T);
+
+    real* next = shared;
+    real* const s_d_F = next;
+    next += H * K;
+    real* const s_d_z = next;
+    next += K;
+    real* const s_d_z_next = next;
+    next += K;
+    real* const s_d_F_next = next;
+    next += H * K;
+    real* const s_d_F_next_v = next;
+    next += K;
+    real* const s_F_next_d_F_next_q = next;
+
+    for (Index k = thread; k < H * K; k += 256) {
+        s_d_F[k] = d_F[b * (H * K) + k];
+    }
+    for (Index k = thread; k < K; k += 256) {
+        s_d_z[k] = d_z[b * K + k];
+    }
+    __syncthreads();
+    for (Index t = last; t < T; t++) {
+        for (Index k = thread; k < H; k += 256) {
+            const Index at = t * B + b;
+            d_F_next_k[at * H + k] = 0;
+        }
+        for (Index k = thread; k < K; k += 256) {
+            const Index at = t * B + b;
+            d_gates[at * (2 * K) + K + k] = 0;
+            d_gates[at * (2 * K) + k] = 0;
+        }
+    }
+    for (Index t = last - 1; t >= 0; t--) {
+        for (Index k = thread; k < K; k += 256) {
+            const Index at = t * B + b;
+            const real d_v_y = d_gates[at * (2 * K) + k];
+            const real d_z_later = s_d_z[k];
+            const real q_ = q[at * K + k];
+            const real d_z_next = d_v_y * q_ + d_z_later;
+            s_d_z_next[k] = d_z_next;
+            s_d_z[k] = d_z_next;  // d_z
+        }
+        __syncthreads();
+        for (Index k = thread; k < H * K; k += 256) {
+            const Index k_H = k / K, k_K = k % K, at = t * B + b;
+            const real d_F_later = s_d_F[k];
+            const real d_F_next_q_ = d_F_next_q[at * H + k_H];
+            const real q_ = q[at * K + k_K];
+            const real d_F_next = d_F_later + d_F_next_q_ * q_;
+            s_d_F_next[k] = d_F_next;
+            s_d_F[k] = d_F_next;  // d_F
+        }
+        __syncthreads();
+        for (Index from = 0, lanes = lanes_of(K); from < H; from += 256 / lanes) {
+            const Index k = from + thread / lanes, at = t * B + b;
+            const bool inside = k < H;
+            real d_F_next_k_ = 0;
+            for (Index j = thread % lanes; inside && j < K; j += lanes) {
+                const real d_F_next = s_d_F_next[k * K + j];
+                const real k__2 = k_[at * K + j];
+                d_F_next_k_ += d_F_next * k__2;
+            }
+            d_F_next_k_ = over_lanes(d_F_next_k_, lanes);
+            if (inside && thread % lanes == 0) {
+                d_F_next_k[at * H + k] = d_F_next_k_;
+            }
+        }
+        for (Index from = 0; from < K; from += 32) {
+            const Index k = from + threadIdx.x, at = t * B + b;
+            const bool inside = k < K;
+            real d_F_next_v = 0;
+            real F_next_d_F_next_q = 0;
+            for (Index j = threadIdx.y; inside && j < H; j += 8) {
+                const real d_F_next = s_d_F_next[j * K + k];
+                const real v = gates[at * (2 * K + H) + 2 * K + j];
+                const real F_next = F[(at + B) * (H * K) + j * K + k];
+                const real d_F_next_q_ = d_F_next_q[at * H + j];
+                d_F_next_v += d_F_next * v;
+                F_next_d_F_next_q += F_next * d_F_next_q_;
+            }
+            d_F_next_v = over_threads(d_F_next_v);
+            __syncthreads();
+            F_next_d_F_next_q = over_threads(F_next_d_F_next_q);
+            __syncthreads();
+            if (inside && threadIdx.y == 0) {
+                s_d_F_next_v[k] = d_F_next_v;
+                s_F_next_d_F_next_q[k] = F_next_d_F_next_q;
+            }
+        }
+        __syncthreads();
+        for (Index k = thread; k < K; k += 256) {
+            const Index at = t * B + b;
+            const real d_F_next_v = s_d_F_next_v[k];
+            const real d_z_next = s_d_z_next[k];
+            const real W_k_x = gates[at * (2 * K + H) + K + k];
+            const real exp_minimum_W_k_x_ = exp_minimum_W_k_x[at * K + k];
+            const real F_next_d_F_next_q = s_F_next_d_F_next_q[k];
+            const real d_v_y = d_gates[at * (2 * K) + k];
+            const real z_next = z[(at + B) * K + k];
+            const real W_q_x = gates[at * (2 * K + H) + k];
+            const real exp_minimum_W_q_x_ = exp_minimum_W_q_x[at * K + k];
+            const real d_k = d_F_next_v + d_z_next;
+            const real d_q = F_next_d_F_next_q + d_v_y * z_next;
+            d_gates[at * (2 * K) + K + k] = d_k * exp_minimum_W_k_x_ * (W_k_x <= 0 ? 1 : 0) * (W_k_x > 0 ? 0 :
+                real(1.0)) + d_k * (W_k_x > 0 ? 1 : 0);  // d_W_k_x
+            d_gates[at * (2 * K) + k] = d_q * exp_minimum_W_q_x_ * (W_q_x <= 0 ? 1 : 0) * (W_q_x > 0 ? 0 :
+                real(1.0)) + d_q * (W_q_x > 0 ? 1 : 0);  // d_W_q_x
+        }
+        __syncthreads();
+    }
+    for (Index k = thread; k < H * K; k += 256) {
+        d_F[b * (H * K) + k] = s_d_F[k];
+    }
+    for (Index k = thread; k < K; k += 256) {
+        d_z[b * K + k] = s_d_z[k];
+    }
 }
 
 // out[row] = the sum of the row's features. One block a row: each thread adds every 128th feature, then the

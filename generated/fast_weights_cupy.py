@@ -160,18 +160,25 @@ def forward(
 
     F[0] = 0 if initial is None else check("initial.F", initial.F, (B, H, K))
     z[0] = 0 if initial is None else check("initial.z", initial.z, (B, K))
-    for t in range(T):
-        # F' = F + outer(v, k)
-        launch("fast_weights_forward_2", dtype, B * H * K, B, t, H, K, F, k_, gates, finished)
+    blocks = row_blocks(B, (H, K, K), dtype)
+    if blocks:
+        row_by_row(
+            "fast_weights_forward_5", dtype, blocks, (H, K, K), B, T, H, K, k_, gates, q, F, z, v_y, F_next_q,
+            finished,
+        )
+    else:
+        for t in range(T):
+            # F' = F + outer(v, k)
+            launch("fast_weights_forward_2", dtype, B * H * K, B, t, H, K, F, k_, gates, finished)
 
-        # z' = k + z
-        # y = (F' @ q) / (sum_(q * z') + 1e-06)
-        launch("fast_weights_forward_3", dtype, B * K, B, t, K, k_, z, q, v_y, finished)
-        along_rows("fast_weights_forward_4", dtype, B * H, K, B, t, H, K, F, q, F_next_q)
+            # z' = k + z
+            # y = (F' @ q) / (sum_(q * z') + 1e-06)
+            launch("fast_weights_forward_3", dtype, B * K, B, t, K, k_, z, q, v_y, finished)
+            along_rows("fast_weights_forward_4", dtype, B * H, K, B, t, H, K, F, q, F_next_q)
 
     # y = (F' @ q) / (sum_(q * z') + 1e-06)
     row_sum(v_y, sum_v_y, dtype)
-    launch("fast_weights_forward_5", dtype, T * B * H, T * B, H, F_next_q, sum_v_y, y_)
+    launch("fast_weights_forward_6", dtype, T * B * H, T * B, H, F_next_q, sum_v_y, y_)
     clear(finished, gates, exp_minimum_W_q_x, q, exp_minimum_W_k_x, k_, F_next_q, sum_v_y)
 
     y = y_ if finished is None else cp.where(finished, 0, y_).astype(dtype, copy=False)
@@ -228,30 +235,40 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     d_gates[..., :K] = sum_g_sum_v_y
 
-    for t in reversed(range(T)):
-        # d_W_k_x = d_W_q_x * q + d_z
-        launch("fast_weights_backward_2", dtype, B * K, B, t, K, d_gates, d_z, q, finished)
-
-        # d_F_next = d_F + d_F_next_q * q
-        launch(
-            "fast_weights_backward_3", dtype, B * H * K, B, t, H, K, d_F, d_F_next_q, q, d_F_next, finished,
+    blocks = row_blocks(B, (1, 2 * H * K + 4 * K, 0), dtype)
+    if blocks:
+        row_by_row(
+            "fast_weights_backward_7", dtype, blocks, (1, 2 * H * K + 4 * K, 0), B, T, H, K, d_gates, q,
+            d_F_next_q, k_, gates, F, exp_minimum_W_k_x, z, exp_minimum_W_q_x, d_F_next_k, d_F, d_z, finished,
         )
+    else:
+        for t in reversed(range(T)):
+            # d_W_k_x = d_W_q_x * q + d_z
+            launch("fast_weights_backward_2", dtype, B * K, B, t, K, d_gates, d_z, q, finished)
 
-        # d_F_next_k = sum of d_F_next * k over keys
-        along_rows("fast_weights_backward_4", dtype, B * H, K, B, t, H, K, d_F_next, k_, d_F_next_k, finished)
+            # d_F_next = d_F + d_F_next_q * q
+            launch(
+                "fast_weights_backward_3", dtype, B * H * K, B, t, H, K, d_F, d_F_next_q, q, d_F_next,
+                finished,
+            )
 
-        # d_F_next_v = sum of d_F_next * v over hidden
-        # F_next_d_F_next_q = sum of F_next * d_F_next_q over hidden
-        down_columns(
-            "fast_weights_backward_5", dtype, B * K, B, t, H, K, d_F_next, gates, F, d_F_next_q, d_F_next_v,
-            F_next_d_F_next_q, finished,
-        )
+            # d_F_next_k = sum of d_F_next * k over keys
+            along_rows(
+                "fast_weights_backward_4", dtype, B * H, K, B, t, H, K, d_F_next, k_, d_F_next_k, finished,
+            )
 
-        # d_W_k_x and d_W_q_x.
-        launch(
-            "fast_weights_backward_6", dtype, B * K, B, t, H, K, d_F_next_v, d_gates, gates,
-            exp_minimum_W_k_x, F_next_d_F_next_q, z, exp_minimum_W_q_x, finished,
-        )
+            # d_F_next_v = sum of d_F_next * v over hidden
+            # F_next_d_F_next_q = sum of F_next * d_F_next_q over hidden
+            down_columns(
+                "fast_weights_backward_5", dtype, B * K, B, t, H, K, d_F_next, gates, F, d_F_next_q,
+                d_F_next_v, F_next_d_F_next_q, finished,
+            )
+
+            # d_W_k_x and d_W_q_x.
+            launch(
+                "fast_weights_backward_6", dtype, B * K, B, t, H, K, d_F_next_v, d_gates, gates,
+                exp_minimum_W_k_x, F_next_d_F_next_q, z, exp_minimum_W_q_x, finished,
+            )
 
     # d_x = W_q.T @ d_W_q_x + W_k.T @ d_W_k_x + W_v.T @ d_F_next_k
     product(d_gates.reshape(T * B, 2 * K), W, d_x.reshape(T * B, I))
@@ -434,6 +451,54 @@ def launch(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> None:
     """Run a kernel with so many threads, if any."""
     if threads > 0:
         kernel(name, dtype)((-(-threads // 256),), (256,), arguments)
+
+
+# How many blocks share a sequence, where all steps are one launch: 0 to launch each step, None to choose by
+# size.
+BLOCKS = None
+
+
+@cache
+def limits(device: int) -> tuple[int, int]:
+    """How many multiprocessors a device has, and how many bytes of shared memory a block may ask for."""
+    told = cp.cuda.Device(device).attributes
+    return told["MultiProcessorCount"], told["MaxSharedMemoryPerBlockOptin"] - 1024
+
+
+def row_blocks(B: int, held: tuple, dtype: np.dtype) -> int:
+    """How many blocks take a sequence through all steps; 0 where what one keeps has no room.
+
+    held: how long the axis is that they share, how many numbers a block keeps for each of that, and how many
+    further. They are as many as the device holds at once, of 1024 numbers at least, and where these have no
+    room more.
+    """
+    processors, most = limits(cp.cuda.Device().id)
+    if B == 0 or BLOCKS == 0:
+        return 0
+    (axis, each, further), room = held, (most - 2048) // arithmetic(dtype).itemsize
+    fewest = -(-axis // max((room - further) // max(each, 1), 1))
+    blocks = BLOCKS or max(min(processors // B, axis * each // 1024), fewest, 1)
+    return min(blocks, axis) if kept_numbers(min(blocks, axis), held) <= room else 0
+
+
+def kept_numbers(blocks: int, held: tuple) -> int:
+    """How many numbers each of so many blocks keeps."""
+    axis, each, further = held
+    return -(-axis // blocks) * each + further
+
+
+@cache
+def roomy(name: str, dtype: np.dtype, device: int) -> Any:
+    """A kernel whose blocks may ask for all shared memory of a device, beside 2 KiB of sums."""
+    found, (_, most) = kernel(name, dtype), limits(device)
+    found.max_dynamic_shared_size_bytes = most - 2048
+    return found
+
+
+def row_by_row(name: str, dtype: np.dtype, blocks: int, held: tuple, B: int, *arguments: Any) -> None:
+    """Run a kernel that takes all steps, with so many blocks for each sequence."""
+    room = kept_numbers(blocks, held) * arithmetic(dtype).itemsize
+    roomy(name, dtype, cp.cuda.Device().id)((B, blocks), (32, 8), (B, *arguments), shared_mem=room)
 
 
 def product(a: cp.ndarray, b: cp.ndarray, out: cp.ndarray, add: bool = False) -> None:

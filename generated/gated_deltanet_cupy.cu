@@ -7,6 +7,8 @@
 // Sizes: T steps, B sequences, I input, H hidden, K keys.
 // `at` is the row of an array that is kept for every step, `b` that of one that is not. Where a sequence is `over`
 // it keeps its states, and hands their gradients on.
+// A kernel with `shared` takes all steps too: a block goes through those of one sequence, and keeps what passes
+// from stage to stage in shared memory (s_...).
 // Of matrices `k` is the entry, row by row, and `k_H` its place along H; a sum goes over `j`.
 
 #ifdef HALF
@@ -26,6 +28,16 @@ __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real softplus(real a) { return (a > 0 ? a : real(0)) + log1p(exp(-fabs(a))); }
 __device__ inline real square(real a) { return a * a; }
 __device__ inline real cube(real a) { return a * a * a; }
+
+// How many steps a sequence takes, `first` at least: those before it is over, found by halving.
+__device__ inline Index steps_of(const bool* finished, const Index B, const Index b, Index first, Index T) {
+    while (finished && first < T) {
+        const Index t = (first + T) / 2;
+        if (finished[t * B + b]) T = t;
+        else first = t + 1;
+    }
+    return T;
+}
 
 // The sum of every 8th row of a column, for each of 8 threads: the first from row 0 on, the next from row 1.
 template <class Entry>
@@ -49,9 +61,16 @@ __device__ inline real over_threads(const real total) {
 }
 
 // The sum of what the threads of a row have, who lie side by side in a warp, added in pairs; for each of them.
-__device__ inline real over_lanes(real total) {
-    for (int n = blockDim.x / 2; n > 0; n /= 2) total += __shfl_xor_sync(0xffffffff, total, n);
+__device__ inline real over_lanes(real total, const Index lanes) {
+    for (int n = lanes / 2; n > 0; n /= 2) total += __shfl_xor_sync(0xffffffff, total, n);
     return total;
+}
+
+// How many threads add up a row of so many entries: a power of two, those of a warp at most.
+__device__ inline Index lanes_of(const Index width) {
+    Index lanes = 1;
+    while (lanes < width && lanes < 32) lanes *= 2;
+    return lanes;
 }
 
 // a = exp(-exp(A_log) * softplus(W_a @ x + b_a))
@@ -170,7 +189,7 @@ extern "C" __global__ void gated_deltanet_forward_7(
         const real k__2 = k_[at * K + j];
         S_k_ += S_ * k__2;
     }
-    S_k_ = over_lanes(S_k_);
+    S_k_ = over_lanes(S_k_, blockDim.x);
     if (!inside || threadIdx.x > 0) return;
     S_k[at * H + k] = S_k_;
 }
@@ -220,9 +239,110 @@ extern "C" __global__ void gated_deltanet_forward_10(
         const real v_y_2_ = v_y_2[at * K + j];
         S_next_v_y_2 += S_next * v_y_2_;
     }
-    S_next_v_y_2 = over_lanes(S_next_v_y_2);
+    S_next_v_y_2 = over_lanes(S_next_v_y_2, blockDim.x);
     if (!inside || threadIdx.x > 0) return;
     y_[at * H + k] = S_next_v_y_2;
+}
+
+// All steps in one launch: a block takes of a row of the batch its part of hidden, and keeps its values.
+extern "C" __global__ void gated_deltanet_forward_11(
+        const Index B, const Index T, const Index H, const Index K, Read k_, ReadReal a, Write v_S,
+        Read b_k, Read v_y_2, Write S_k, Write S, Write y_, const bool* __restrict__ finished) {
+    extern __shared__ real shared[];
+    const Index b = blockIdx.x, thread = 32 * threadIdx.y + threadIdx.x;
+    const Index last = steps_of(finished, B, b, 0, T);
+    const Index own = (H + gridDim.y - 1) / gridDim.y, begin = blockIdx.y * own;
+    const Index end = begin + own < H ? begin + own : H;
+
+    real* next = shared;
+    real* const s_S = next - begin * K;
+    next += own * K;
+    real* const s_S_k = next - begin;
+    next += own;
+    real* const s_v_S = next - begin;
+    next += own;
+    real* const s_S_next_v_y_2 = next - begin;
+
+    {
+        const Index t = 0;
+        for (Index k = begin * K + thread; k < end * K; k += 256) {
+            const Index at = t * B + b;
+            s_S[k] = S[at * (H * K) + k];
+        }
+    }
+    __syncthreads();
+    for (Index t = 0; t < last; t++) {
+        for (Index from = begin, lanes = lanes_of(K); from < end; from += 256 / lanes) {
+            const Index k = from + thread / lanes, at = t * B + b;
+            const bool inside = k < end;
+            real S_k_ = 0;
+            for (Index j = thread % lanes; inside && j < K; j += lanes) {
+                const real S_ = s_S[k * K + j];
+                const real k__2 = k_[at * K + j];
+                S_k_ += S_ * k__2;
+            }
+            S_k_ = over_lanes(S_k_, lanes);
+            if (inside && thread % lanes == 0) {
+                s_S_k[k] = S_k_;
+                S_k[at * H + k] = S_k_;
+            }
+        }
+        __syncthreads();
+        for (Index k = begin + thread; k < end; k += 256) {
+            const Index at = t * B + b;
+            const real S_k_ = s_S_k[k];
+            const real a_ = a[at];
+            const real v = v_S[at * H + k];
+            const real v_S_ = v - S_k_ * a_;
+            s_v_S[k] = v_S_;
+            v_S[at * H + k] = v_S_;
+        }
+        __syncthreads();
+        for (Index k = begin * K + thread; k < end * K; k += 256) {
+            const Index k_H = k / K, k_K = k % K, at = t * B + b;
+            const real S_ = s_S[k];
+            const real a_ = a[at];
+            const real b_k_ = b_k[at * K + k_K];
+            const real v_S_ = s_v_S[k_H];
+            const real S_next = S_ * a_ + b_k_ * v_S_;
+            s_S[k] = S_next;
+            S[(at + B) * (H * K) + k] = S_next;
+        }
+        __syncthreads();
+        for (Index from = begin, lanes = lanes_of(K); from < end; from += 256 / lanes) {
+            const Index k = from + thread / lanes, at = t * B + b;
+            const bool inside = k < end;
+            real S_next_v_y_2 = 0;
+            for (Index j = thread % lanes; inside && j < K; j += lanes) {
+                const real S_next = s_S[k * K + j];
+                const real v_y_2_ = v_y_2[at * K + j];
+                S_next_v_y_2 += S_next * v_y_2_;
+            }
+            S_next_v_y_2 = over_lanes(S_next_v_y_2, lanes);
+            if (inside && thread % lanes == 0) {
+                s_S_next_v_y_2[k] = S_next_v_y_2;
+            }
+        }
+        __syncthreads();
+        for (Index k = begin + thread; k < end; k += 256) {
+            const Index at = t * B + b;
+            const real S_next_v_y_2 = s_S_next_v_y_2[k];
+            y_[at * H + k] = S_next_v_y_2;  // y
+        }
+        __syncthreads();
+    }
+    for (Index t = last; t < T; t++) {
+        for (Index k = begin + thread; k < end; k += 256) {
+            const Index at = t * B + b;
+            S_k[at * H + k] = 0;
+            v_S[at * H + k] = 0;
+            y_[at * H + k] = 0;
+        }
+        for (Index k = begin * K + thread; k < end * K; k += 256) {
+            const Index at = t * B + b;
+            S[(at + B) * (H * K) + k] = s_S[k];
+        }
+    }
 }
 
 extern "C" __global__ void gated_deltanet_backward_1(
@@ -295,7 +415,7 @@ extern "C" __global__ void gated_deltanet_backward_4(
         const real d_S_next = over ? 0 : real(d_S[b * (H * K) + k * K + j]);
         b_k_d_S_next += b_k * d_S_next;
     }
-    b_k_d_S_next = over_lanes(b_k_d_S_next);
+    b_k_d_S_next = over_lanes(b_k_d_S_next, blockDim.x);
     if (!inside || threadIdx.x > 0) return;
     d_W_v_x[at * H + k] = over ? 0 : b_k_d_S_next;
 }
@@ -314,7 +434,7 @@ extern "C" __global__ void gated_deltanet_backward_5(
         const real d_S_next = over ? 0 : real(d_S[b * (H * K) + j]);
         S_d_S_next += S_ * d_S_next;
     }
-    S_d_S_next = over_threads(over_lanes(S_d_S_next));
+    S_d_S_next = over_threads(over_lanes(S_d_S_next, 32));
     if (threadIdx.x > 0 || threadIdx.y > 0) return;
     d_gates_2[at * 2] = over ? 0 : S_d_S_next;
 }
@@ -414,8 +534,182 @@ extern "C" __global__ void gated_deltanet_backward_10(
     g_p_k[at * K + k] = over ? 0 : d_k * W_k_x * sigmoid_W_k_x_;
 }
 
-// Computes d_a_y, d_b, d_softplus_a, g_exp_A_log and d_a_k.
+// All steps in one launch: a block takes a row of the batch, and keeps its values.
 extern "C" __global__ void gated_deltanet_backward_11(
+        const Index B, const Index T, const Index H, const Index K, Read d_y, Read v_y_2, Read S, Read v_S,
+        Read b_k_2, Read gates, Read sigmoid_W_q_x, Read k_, Read S_k, ReadReal a, Read sigmoid_W_v_x,
+        Read sigmoid_W_k_x, Write d_gates, Write d_gates_2, WriteReal g_p_y, WriteReal g_b, WriteReal g_a,
+        Write d_W_v_x, WriteReal g_p_k, Write d_S, const bool* __restrict__ finished) {
+    extern __shared__ real shared[];
+    const Index b = blockIdx.x, thread = 32 * threadIdx.y + threadIdx.x;
+    const Index last = steps_of(finished, B, b, 0, T);
+
+    real* next = shared;
+    real* const s_d_S = next;
+    next += H * K;
+    real* const s_S_next_d_y = next;
+    next += K;
+    real* const s_d_S_next_v_S = next;
+    next += K;
+    real* const s_b_k_d_S_next = next;
+    next += H;
+    real* const s_d_S_k = next;
+    next += H;
+    real* const s_S_d_S_k = next;
+
+    for (Index k = thread; k < H * K; k += 256) {
+        s_d_S[k] = d_S[b * (H * K) + k];
+    }
+    __syncthreads();
+    for (Index t = last; t < T; t++) {
+        for (Index k = thread; k < K; k += 256) {
+            const Index at = t * B + b;
+            d_gates[at * (2 * K) + K + k] = 0;
+            g_p_y[at * K + k] = 0;
+            g_b[at * K + k] = 0;
+            d_gates[at * (2 * K) + k] = 0;
+            g_p_k[at * K + k] = 0;
+        }
+        if (thread == 0) {
+            const Index at = t * B + b;
+            d_gates_2[at * 2] = 0;
+        }
+        for (Index k = thread; k < H; k += 256) {
+            const Index at = t * B + b;
+            g_a[at * H + k] = 0;
+            d_W_v_x[at * H + k] = 0;
+        }
+    }
+    for (Index t = last - 1; t >= 0; t--) {
+        for (Index k = thread; k < H * K; k += 256) {
+            const Index k_H = k / K, k_K = k % K, at = t * B + b;
+            const real d_S_later = s_d_S[k];
+            const real d_y_ = d_y[at * H + k_H];
+            const real v_y_2_ = v_y_2[at * K + k_K];
+            s_d_S[k] = d_S_later + d_y_ * v_y_2_;  // d_S_next
+        }
+        __syncthreads();
+        for (Index from = 0; from < K; from += 32) {
+            const Index k = from + threadIdx.x, at = t * B + b;
+            const bool inside = k < K;
+            real S_next_d_y = 0;
+            real d_S_next_v_S = 0;
+            for (Index j = threadIdx.y; inside && j < H; j += 8) {
+                const real S_next = S[(at + B) * (H * K) + j * K + k];
+                const real d_y_ = d_y[at * H + j];
+                const real d_S_next = s_d_S[j * K + k];
+                const real v_S_ = v_S[at * H + j];
+                S_next_d_y += S_next * d_y_;
+                d_S_next_v_S += d_S_next * v_S_;
+            }
+            S_next_d_y = over_threads(S_next_d_y);
+            __syncthreads();
+            d_S_next_v_S = over_threads(d_S_next_v_S);
+            __syncthreads();
+            if (inside && threadIdx.y == 0) {
+                s_S_next_d_y[k] = S_next_d_y;
+                d_gates[at * (2 * K) + K + k] = S_next_d_y;
+                s_d_S_next_v_S[k] = d_S_next_v_S;
+            }
+        }
+        for (Index from = 0, lanes = lanes_of(K); from < H; from += 256 / lanes) {
+            const Index k = from + thread / lanes, at = t * B + b;
+            const bool inside = k < H;
+            real b_k_d_S_next = 0;
+            for (Index j = thread % lanes; inside && j < K; j += lanes) {
+                const real b_k = b_k_2[at * K + j];
+                const real d_S_next = s_d_S[k * K + j];
+                b_k_d_S_next += b_k * d_S_next;
+            }
+            b_k_d_S_next = over_lanes(b_k_d_S_next, lanes);
+            if (inside && thread % lanes == 0) {
+                s_b_k_d_S_next[k] = b_k_d_S_next;
+            }
+        }
+        {
+            const Index at = t * B + b;
+            real S_d_S_next = 0;
+            for (Index j = thread; j < H * K; j += 256) {
+                const real S_ = S[at * (H * K) + j];
+                const real d_S_next = s_d_S[j];
+                S_d_S_next += S_ * d_S_next;
+            }
+            S_d_S_next = over_threads(over_lanes(S_d_S_next, 32));
+            __syncthreads();
+            if (thread == 0) {
+                d_gates_2[at * 2] = S_d_S_next;
+            }
+        }
+        __syncthreads();
+        for (Index k = thread; k < K; k += 256) {
+            const Index at = t * B + b;
+            const real S_next_d_y = s_S_next_d_y[k];
+            const real W_q_x = gates[at * (2 * K + H + 2) + K + k];
+            const real sigmoid_W_q_x_ = sigmoid_W_q_x[at * K + k];
+            const real d_S_next_v_S = s_d_S_next_v_S[k];
+            const real k__2 = k_[at * K + k];
+            g_p_y[at * K + k] = S_next_d_y * W_q_x * sigmoid_W_q_x_;
+            g_b[at * K + k] = d_S_next_v_S * k__2;
+        }
+        __syncthreads();
+        for (Index k = thread; k < H; k += 256) {
+            const Index at = t * B + b;
+            const real S_k_ = S_k[at * H + k];
+            const real b_k_d_S_next = s_b_k_d_S_next[k];
+            const real a_ = a[at];
+            const real W_v_x = gates[at * (2 * K + H + 2) + 2 * K + k];
+            const real sigmoid_W_v_x_ = sigmoid_W_v_x[at * H + k];
+            g_a[at * H + k] = -S_k_ * b_k_d_S_next;
+            s_d_S_k[k] = -a_ * b_k_d_S_next;  // d_S_k
+            d_W_v_x[at * H + k] = W_v_x * b_k_d_S_next * (1 - sigmoid_W_v_x_) * sigmoid_W_v_x_ + b_k_d_S_next *
+                sigmoid_W_v_x_;
+        }
+        __syncthreads();
+        for (Index k = thread; k < H * K; k += 256) {
+            const Index k_H = k / K, k_K = k % K, at = t * B + b;
+            const real a_ = a[at];
+            const real d_S_k = s_d_S_k[k_H];
+            const real d_S_next = s_d_S[k];
+            const real k__2 = k_[at * K + k_K];
+            s_d_S[k] = d_S_k * k__2 + d_S_next * a_;  // d_S
+        }
+        __syncthreads();
+        for (Index from = 0; from < K; from += 32) {
+            const Index k = from + threadIdx.x, at = t * B + b;
+            const bool inside = k < K;
+            real S_d_S_k = 0;
+            for (Index j = threadIdx.y; inside && j < H; j += 8) {
+                const real S_ = S[at * (H * K) + j * K + k];
+                const real d_S_k = s_d_S_k[j];
+                S_d_S_k += S_ * d_S_k;
+            }
+            S_d_S_k = over_threads(S_d_S_k);
+            __syncthreads();
+            if (inside && threadIdx.y == 0) {
+                s_S_d_S_k[k] = S_d_S_k;
+            }
+        }
+        __syncthreads();
+        for (Index k = thread; k < K; k += 256) {
+            const Index at = t * B + b;
+            const real S_d_S_k = s_S_d_S_k[k];
+            const real b_ = gates[at * (2 * K + H + 2) + 2 * K + H + 1];
+            const real d_S_next_v_S = s_d_S_next_v_S[k];
+            const real W_k_x = gates[at * (2 * K + H + 2) + k];
+            const real sigmoid_W_k_x_ = sigmoid_W_k_x[at * K + k];
+            const real d_k = S_d_S_k + b_ * d_S_next_v_S;
+            d_gates[at * (2 * K) + k] = d_k;
+            g_p_k[at * K + k] = d_k * W_k_x * sigmoid_W_k_x_;
+        }
+        __syncthreads();
+    }
+    for (Index k = thread; k < H * K; k += 256) {
+        d_S[b * (H * K) + k] = s_d_S[k];
+    }
+}
+
+// Computes d_a_y, d_b, d_softplus_a, g_exp_A_log and d_a_k.
+extern "C" __global__ void gated_deltanet_backward_12(
         const Index rows, const Index H, const Index K, ReadReal p_y, WriteReal d_a_y, Read gates,
         Write d_gates_2, ReadReal sum_g_a, ReadReal a, ReadReal exp_A_log, ReadReal p_k, WriteReal d_a_k,
         WriteReal g_exp_A_log) {
@@ -444,7 +738,7 @@ extern "C" __global__ void gated_deltanet_backward_11(
 }
 
 // Computes d_W_q_x and d_W_k_x.
-extern "C" __global__ void gated_deltanet_backward_12(
+extern "C" __global__ void gated_deltanet_backward_13(
         const Index rows, const Index H, const Index K, ReadReal d_a_y, Write d_gates, Read gates,
         ReadReal p_y, Read sigmoid_W_q_x, ReadReal d_a_k, ReadReal p_k, Read sigmoid_W_k_x) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
@@ -471,7 +765,7 @@ extern "C" __global__ void gated_deltanet_backward_12(
 }
 
 // The sums of g_exp_A_log and d_softplus_a over 256 rows each.
-extern "C" __global__ void gated_deltanet_backward_13_parts(
+extern "C" __global__ void gated_deltanet_backward_14_parts(
         const Index rows, WriteReal parts, ReadReal g_exp_A_log, Read d_gates_2) {
     const Index k = (Index)blockIdx.y * 32 + threadIdx.x, first = (Index)blockIdx.x * 256;
     const Index count = rows - first < 256 ? rows - first : 256;
@@ -484,7 +778,7 @@ extern "C" __global__ void gated_deltanet_backward_13_parts(
 }
 
 // The sums of g_exp_A_log and d_softplus_a over all rows, from those over 256.
-extern "C" __global__ void gated_deltanet_backward_13(
+extern "C" __global__ void gated_deltanet_backward_14(
         const Index count, ReadReal parts, WriteReal d_exp_A_log, Write d_b_a) {
     const Index k = (Index)blockIdx.x * 32 + threadIdx.x;
 
@@ -494,7 +788,7 @@ extern "C" __global__ void gated_deltanet_backward_13(
     else if (k < 2) d_b_a[k - 1] = total;
 }
 
-extern "C" __global__ void gated_deltanet_backward_15(
+extern "C" __global__ void gated_deltanet_backward_16(
         ReadReal d_exp_A_log, ReadReal exp_A_log, Write d_A_log) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= 1) return;

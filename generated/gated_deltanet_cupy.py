@@ -187,14 +187,21 @@ def forward(
     )
 
     S[0] = 0 if initial is None else check("initial.S", initial.S, (B, H, K))
-    for t in range(T):
-        # S' = a * S + b * outer(v - a * (S @ k), k)
-        along_rows("gated_deltanet_forward_7", dtype, B * H, K, B, t, H, K, S, k_, S_k)
-        launch("gated_deltanet_forward_8", dtype, B * H, B, t, H, S_k, a, v_S)
-        launch("gated_deltanet_forward_9", dtype, B * H * K, B, t, H, K, S, a, b_k, v_S, finished)
+    blocks = row_blocks(B, (H, K + 3, 0), dtype)
+    if blocks:
+        row_by_row(
+            "gated_deltanet_forward_11", dtype, blocks, (H, K + 3, 0), B, T, H, K, k_, a, v_S, b_k, v_y_2,
+            S_k, S, y_, finished,
+        )
+    else:
+        for t in range(T):
+            # S' = a * S + b * outer(v - a * (S @ k), k)
+            along_rows("gated_deltanet_forward_7", dtype, B * H, K, B, t, H, K, S, k_, S_k)
+            launch("gated_deltanet_forward_8", dtype, B * H, B, t, H, S_k, a, v_S)
+            launch("gated_deltanet_forward_9", dtype, B * H * K, B, t, H, K, S, a, b_k, v_S, finished)
 
-        # y = S' @ (silu(W_q @ x) / sqrt(sum_(silu(W_q @ x)**2) + 1e-06))
-        along_rows("gated_deltanet_forward_10", dtype, B * H, K, B, t, H, K, S, v_y_2, y_)
+            # y = S' @ (silu(W_q @ x) / sqrt(sum_(silu(W_q @ x)**2) + 1e-06))
+            along_rows("gated_deltanet_forward_10", dtype, B * H, K, B, t, H, K, S, v_y_2, y_)
 
     clear(finished, gates, sigmoid_W_k_x, sigmoid_W_q_x, sigmoid_W_v_x, v_S, a, p_k, p_y, k_, v_y_2, S_k)
 
@@ -251,45 +258,55 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # b_k = b * k
     launch("gated_deltanet_backward_1", dtype, T * B * K, T * B, H, K, gates, k_, b_k_2)
 
-    for t in reversed(range(T)):
-        # d_S += d_y * v_y_2
-        launch("gated_deltanet_backward_2", dtype, B * H * K, B, t, H, K, d_S, d_y, v_y_2, finished)
-
-        # d_W_q_x = sum of S_next * d_y over hidden
-        # d_W_k_x = sum of d_S_next * v_S over hidden
-        down_columns(
-            "gated_deltanet_backward_3", dtype, B * K, B, t, H, K, S, d_y, d_S, v_S, d_gates, finished,
+    blocks = row_blocks(B, (1, 2 * H + 3 * K + H * K, 0), dtype)
+    if blocks:
+        row_by_row(
+            "gated_deltanet_backward_11", dtype, blocks, (1, 2 * H + 3 * K + H * K, 0), B, T, H, K, d_y,
+            v_y_2, S, v_S, b_k_2, gates, sigmoid_W_q_x, k_, S_k, a, sigmoid_W_v_x, sigmoid_W_k_x, d_gates,
+            d_gates_2, g_p_y, g_b, g_a, d_W_v_x, g_p_k, d_S, finished,
         )
+    else:
+        for t in reversed(range(T)):
+            # d_S += d_y * v_y_2
+            launch("gated_deltanet_backward_2", dtype, B * H * K, B, t, H, K, d_S, d_y, v_y_2, finished)
 
-        # d_W_v_x = sum of b_k * d_S_next over keys
-        along_rows("gated_deltanet_backward_4", dtype, B * H, K, B, t, H, K, b_k_2, d_S, d_W_v_x, finished)
+            # d_W_q_x = sum of S_next * d_y over hidden
+            # d_W_k_x = sum of d_S_next * v_S over hidden
+            down_columns(
+                "gated_deltanet_backward_3", dtype, B * K, B, t, H, K, S, d_y, d_S, v_S, d_gates, finished,
+            )
 
-        # d_softplus_a = sum of S * d_S_next over hidden and keys
-        over_matrices("gated_deltanet_backward_5", dtype, B, B, t, H, K, S, d_S, d_gates_2, finished)
+            # d_W_v_x = sum of b_k * d_S_next over keys
+            along_rows(
+                "gated_deltanet_backward_4", dtype, B * H, K, B, t, H, K, b_k_2, d_S, d_W_v_x, finished,
+            )
 
-        # g_p_y and g_b.
-        launch(
-            "gated_deltanet_backward_6", dtype, B * K, B, t, H, K, d_gates, gates, sigmoid_W_q_x, k_, g_p_y,
-            g_b, finished,
-        )
+            # d_softplus_a = sum of S * d_S_next over hidden and keys
+            over_matrices("gated_deltanet_backward_5", dtype, B, B, t, H, K, S, d_S, d_gates_2, finished)
 
-        # g_a, d_S_k and d_W_v_x.
-        launch(
-            "gated_deltanet_backward_7", dtype, B * H, B, t, H, K, S_k, d_W_v_x, a, gates, sigmoid_W_v_x, g_a,
-            d_S_k, finished,
-        )
+            # g_p_y and g_b.
+            launch(
+                "gated_deltanet_backward_6", dtype, B * K, B, t, H, K, d_gates, gates, sigmoid_W_q_x, k_,
+                g_p_y, g_b, finished,
+            )
 
-        # d_S = d_S * a + d_S_k * k
-        launch("gated_deltanet_backward_8", dtype, B * H * K, B, t, H, K, a, d_S_k, d_S, k_, finished)
+            # g_a, d_S_k and d_W_v_x.
+            launch(
+                "gated_deltanet_backward_7", dtype, B * H, B, t, H, K, S_k, d_W_v_x, a, gates, sigmoid_W_v_x,
+                g_a, d_S_k, finished,
+            )
 
-        # S_d_S_k = sum of S * d_S_k over hidden
-        down_columns("gated_deltanet_backward_9", dtype, B * K, B, t, H, K, S, d_S_k, S_d_S_k, finished)
+            # d_S = d_S * a + d_S_k * k
+            launch("gated_deltanet_backward_8", dtype, B * H * K, B, t, H, K, a, d_S_k, d_S, k_, finished)
 
-        # d_W_k_x and g_p_k.
-        launch(
-            "gated_deltanet_backward_10", dtype, B * K, B, t, H, K, S_d_S_k, gates, d_gates, sigmoid_W_k_x,
-            g_p_k, finished,
-        )
+            # S_d_S_k = sum of S * d_S_k over hidden
+            down_columns("gated_deltanet_backward_9", dtype, B * K, B, t, H, K, S, d_S_k, S_d_S_k, finished)
+
+            # d_W_k_x and g_p_k.
+            launch(
+                "gated_deltanet_backward_10", dtype, B * K, B, t, H, K, S_d_S_k, gates, d_gates,
+                sigmoid_W_k_x, g_p_k, finished,
+            )
 
     row_sum(g_p_y, d_a_y, dtype)
     row_sum(g_b, d_gates_2[..., 1:], dtype)
@@ -302,13 +319,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     # d_a_y, d_b, g_exp_A_log, d_softplus_a and d_a_k.
     launch(
-        "gated_deltanet_backward_11", dtype, T * B, T * B, H, K, p_y, d_a_y, gates, d_gates_2, sum_g_a, a,
+        "gated_deltanet_backward_12", dtype, T * B, T * B, H, K, p_y, d_a_y, gates, d_gates_2, sum_g_a, a,
         exp_A_log, p_k, d_a_k, g_exp_A_log,
     )
 
     # d_W_q_x and d_W_k_x.
     launch(
-        "gated_deltanet_backward_12", dtype, T * B * K, T * B, H, K, d_a_y, d_gates, gates, p_y,
+        "gated_deltanet_backward_13", dtype, T * B * K, T * B, H, K, d_a_y, d_gates, gates, p_y,
         sigmoid_W_q_x, d_a_k, p_k, sigmoid_W_k_x,
     )
 
@@ -323,11 +340,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     product(d_gates_2.reshape(T * B, 2).T, x.reshape(T * B, I), d_W_2)
     clear(finished, g_exp_A_log)
     column_sums(
-        "gated_deltanet_backward_13", dtype, T * B, 2, (g_exp_A_log, d_gates_2), (d_exp_A_log, d_b_a),
+        "gated_deltanet_backward_14", dtype, T * B, 2, (g_exp_A_log, d_gates_2), (d_exp_A_log, d_b_a),
     )
 
     # d_A_log = d_exp_A_log * exp_A_log
-    launch("gated_deltanet_backward_15", dtype, 1, d_exp_A_log, exp_A_log, d_A_log)
+    launch("gated_deltanet_backward_16", dtype, 1, d_exp_A_log, exp_A_log, d_A_log)
     clear(finished, d_x)
 
     return Grads(params=Params(d_W, d_W_v, d_W_2, d_A_log, d_b_a), x=d_x, initial=States(d_S))
@@ -499,6 +516,54 @@ def launch(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> None:
     """Run a kernel with so many threads, if any."""
     if threads > 0:
         kernel(name, dtype)((-(-threads // 256),), (256,), arguments)
+
+
+# How many blocks share a sequence, where all steps are one launch: 0 to launch each step, None to choose by
+# size.
+BLOCKS = None
+
+
+@cache
+def limits(device: int) -> tuple[int, int]:
+    """How many multiprocessors a device has, and how many bytes of shared memory a block may ask for."""
+    told = cp.cuda.Device(device).attributes
+    return told["MultiProcessorCount"], told["MaxSharedMemoryPerBlockOptin"] - 1024
+
+
+def row_blocks(B: int, held: tuple, dtype: np.dtype) -> int:
+    """How many blocks take a sequence through all steps; 0 where what one keeps has no room.
+
+    held: how long the axis is that they share, how many numbers a block keeps for each of that, and how many
+    further. They are as many as the device holds at once, of 1024 numbers at least, and where these have no
+    room more.
+    """
+    processors, most = limits(cp.cuda.Device().id)
+    if B == 0 or BLOCKS == 0:
+        return 0
+    (axis, each, further), room = held, (most - 2048) // arithmetic(dtype).itemsize
+    fewest = -(-axis // max((room - further) // max(each, 1), 1))
+    blocks = BLOCKS or max(min(processors // B, axis * each // 1024), fewest, 1)
+    return min(blocks, axis) if kept_numbers(min(blocks, axis), held) <= room else 0
+
+
+def kept_numbers(blocks: int, held: tuple) -> int:
+    """How many numbers each of so many blocks keeps."""
+    axis, each, further = held
+    return -(-axis // blocks) * each + further
+
+
+@cache
+def roomy(name: str, dtype: np.dtype, device: int) -> Any:
+    """A kernel whose blocks may ask for all shared memory of a device, beside 2 KiB of sums."""
+    found, (_, most) = kernel(name, dtype), limits(device)
+    found.max_dynamic_shared_size_bytes = most - 2048
+    return found
+
+
+def row_by_row(name: str, dtype: np.dtype, blocks: int, held: tuple, B: int, *arguments: Any) -> None:
+    """Run a kernel that takes all steps, with so many blocks for each sequence."""
+    room = kept_numbers(blocks, held) * arithmetic(dtype).itemsize
+    roomy(name, dtype, cp.cuda.Device().id)((B, blocks), (32, 8), (B, *arguments), shared_mem=room)
 
 
 def product(a: cp.ndarray, b: cp.ndarray, out: cp.ndarray, add: bool = False) -> None:

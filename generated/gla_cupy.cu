@@ -7,6 +7,8 @@
 // Sizes: T steps, B sequences, I input, H hidden, K keys, R rank.
 // `at` is the row of an array that is kept for every step, `b` that of one that is not. Where a sequence is `over`
 // it keeps its states, and hands their gradients on.
+// A kernel with `shared` takes all steps too: a block goes through those of one sequence, and keeps what passes
+// from stage to stage in shared memory (s_...).
 // Of matrices `k` is the entry, row by row, and `k_H` its place along H; a sum goes over `j`.
 
 #ifdef HALF
@@ -23,6 +25,16 @@ typedef real* __restrict__ WriteReal;
 typedef long long Index;  // of an entry of an array, which may have more than 2^31
 
 __device__ inline real softplus(real a) { return (a > 0 ? a : real(0)) + log1p(exp(-fabs(a))); }
+
+// How many steps a sequence takes, `first` at least: those before it is over, found by halving.
+__device__ inline Index steps_of(const bool* finished, const Index B, const Index b, Index first, Index T) {
+    while (finished && first < T) {
+        const Index t = (first + T) / 2;
+        if (finished[t * B + b]) T = t;
+        else first = t + 1;
+    }
+    return T;
+}
 
 // The sum of every 8th row of a column, for each of 8 threads: the first from row 0 on, the next from row 1.
 template <class Entry>
@@ -46,9 +58,16 @@ __device__ inline real over_threads(const real total) {
 }
 
 // The sum of what the threads of a row have, who lie side by side in a warp, added in pairs; for each of them.
-__device__ inline real over_lanes(real total) {
-    for (int n = blockDim.x / 2; n > 0; n /= 2) total += __shfl_xor_sync(0xffffffff, total, n);
+__device__ inline real over_lanes(real total, const Index lanes) {
+    for (int n = lanes / 2; n > 0; n /= 2) total += __shfl_xor_sync(0xffffffff, total, n);
     return total;
+}
+
+// How many threads add up a row of so many entries: a power of two, those of a warp at most.
+__device__ inline Index lanes_of(const Index width) {
+    Index lanes = 1;
+    while (lanes < width && lanes < 32) lanes *= 2;
+    return lanes;
 }
 
 // a = exp(log_sigmoid(W_2 @ (W_1 @ x) + b_a) / tau)
@@ -97,9 +116,78 @@ extern "C" __global__ void gla_forward_3(
         const real q = gates[at * (2 * K + H + R) + j];
         S_next_q += S_next * q;
     }
-    S_next_q = over_lanes(S_next_q);
+    S_next_q = over_lanes(S_next_q, blockDim.x);
     if (!inside || threadIdx.x > 0) return;
     y_[at * H + k] = S_next_q;
+}
+
+// All steps in one launch: a block takes of a row of the batch its part of hidden, and keeps its values.
+extern "C" __global__ void gla_forward_4(
+        const Index B, const Index T, const Index H, const Index K, const Index R, Read a, Read gates,
+        Write S, Write y_, const bool* __restrict__ finished) {
+    extern __shared__ real shared[];
+    const Index b = blockIdx.x, thread = 32 * threadIdx.y + threadIdx.x;
+    const Index last = steps_of(finished, B, b, 0, T);
+    const Index own = (H + gridDim.y - 1) / gridDim.y, begin = blockIdx.y * own;
+    const Index end = begin + own < H ? begin + own : H;
+
+    real* next = shared;
+    real* const s_S = next - begin * K;
+    next += own * K;
+    real* const s_S_next_q = next - begin;
+
+    {
+        const Index t = 0;
+        for (Index k = begin * K + thread; k < end * K; k += 256) {
+            const Index at = t * B + b;
+            s_S[k] = S[at * (H * K) + k];
+        }
+    }
+    __syncthreads();
+    for (Index t = 0; t < last; t++) {
+        for (Index k = begin * K + thread; k < end * K; k += 256) {
+            const Index k_H = k / K, k_K = k % K, at = t * B + b;
+            const real S_ = s_S[k];
+            const real a_ = a[at * K + k_K];
+            const real k_ = gates[at * (2 * K + H + R) + K + k_K];
+            const real v = gates[at * (2 * K + H + R) + 2 * K + k_H];
+            const real S_next = S_ * a_ + k_ * v;
+            s_S[k] = S_next;
+            S[(at + B) * (H * K) + k] = S_next;
+        }
+        __syncthreads();
+        for (Index from = begin, lanes = lanes_of(K); from < end; from += 256 / lanes) {
+            const Index k = from + thread / lanes, at = t * B + b;
+            const bool inside = k < end;
+            real S_next_q = 0;
+            for (Index j = thread % lanes; inside && j < K; j += lanes) {
+                const real S_next = s_S[k * K + j];
+                const real q = gates[at * (2 * K + H + R) + j];
+                S_next_q += S_next * q;
+            }
+            S_next_q = over_lanes(S_next_q, lanes);
+            if (inside && thread % lanes == 0) {
+                s_S_next_q[k] = S_next_q;
+            }
+        }
+        __syncthreads();
+        for (Index k = begin + thread; k < end; k += 256) {
+            const Index at = t * B + b;
+            const real S_next_q = s_S_next_q[k];
+            y_[at * H + k] = S_next_q;  // y
+        }
+        __syncthreads();
+    }
+    for (Index t = last; t < T; t++) {
+        for (Index k = begin * K + thread; k < end * K; k += 256) {
+            const Index at = t * B + b;
+            S[(at + B) * (H * K) + k] = s_S[k];
+        }
+        for (Index k = begin + thread; k < end; k += 256) {
+            const Index at = t * B + b;
+            y_[at * H + k] = 0;
+        }
+    }
 }
 
 // Computes d_S_next and d_S.
@@ -169,7 +257,7 @@ extern "C" __global__ void gla_backward_3(
         const real k_ = gates[at * (2 * K + H + R) + K + j];
         d_S_next_k += d_S_next_ * k_;
     }
-    d_S_next_k = over_lanes(d_S_next_k);
+    d_S_next_k = over_lanes(d_S_next_k, blockDim.x);
     if (!inside || threadIdx.x > 0) return;
     d_gates[at * (2 * K + H + R) + 2 * K + k] = over ? 0 : d_S_next_k;
 }
@@ -193,8 +281,113 @@ extern "C" __global__ void gla_backward_4(
     d_W_2_W_1_x[at * K + k] = over ? 0 : g_b_a_;
 }
 
+// All steps in one launch: a block takes a row of the batch, and keeps its values.
+extern "C" __global__ void gla_backward_5(
+        const Index B, const Index T, const Index H, const Index K, const Index R, Read d_y, Read gates,
+        Read a, Read S, Read softplus_a, Write d_gates, WriteReal g_b_a, Write d_W_2_W_1_x, Write d_S,
+        const bool* __restrict__ finished) {
+    extern __shared__ real shared[];
+    const Index b = blockIdx.x, thread = 32 * threadIdx.y + threadIdx.x;
+    const Index last = steps_of(finished, B, b, 0, T);
+
+    real* next = shared;
+    real* const s_d_S = next;
+    next += H * K;
+    real* const s_d_S_next = next;
+    next += H * K;
+    real* const s_S_d_S_next = next;
+
+    for (Index k = thread; k < H * K; k += 256) {
+        s_d_S[k] = d_S[b * (H * K) + k];
+    }
+    __syncthreads();
+    for (Index t = last; t < T; t++) {
+        for (Index k = thread; k < H; k += 256) {
+            const Index at = t * B + b;
+            d_gates[at * (2 * K + H + R) + 2 * K + k] = 0;
+        }
+        for (Index k = thread; k < K; k += 256) {
+            const Index at = t * B + b;
+            d_gates[at * (2 * K + H + R) + K + k] = 0;
+            d_gates[at * (2 * K + H + R) + k] = 0;
+            g_b_a[at * K + k] = 0;
+            d_W_2_W_1_x[at * K + k] = 0;
+        }
+    }
+    for (Index t = last - 1; t >= 0; t--) {
+        for (Index k = thread; k < H * K; k += 256) {
+            const Index k_H = k / K, k_K = k % K, at = t * B + b;
+            const real d_S_later = s_d_S[k];
+            const real d_y_ = d_y[at * H + k_H];
+            const real q = gates[at * (2 * K + H + R) + k_K];
+            const real a_ = a[at * K + k_K];
+            const real d_S_next = d_S_later + d_y_ * q;
+            s_d_S_next[k] = d_S_next;
+            s_d_S[k] = d_S_next * a_;  // d_S
+        }
+        __syncthreads();
+        for (Index from = 0; from < K; from += 32) {
+            const Index k = from + threadIdx.x, at = t * B + b;
+            const bool inside = k < K;
+            real S_d_S_next = 0;
+            real d_S_next_v = 0;
+            real S_next_d_y = 0;
+            for (Index j = threadIdx.y; inside && j < H; j += 8) {
+                const real S_ = S[at * (H * K) + j * K + k];
+                const real d_S_next = s_d_S_next[j * K + k];
+                const real v = gates[at * (2 * K + H + R) + 2 * K + j];
+                const real S_next = S[(at + B) * (H * K) + j * K + k];
+                const real d_y_ = d_y[at * H + j];
+                S_d_S_next += S_ * d_S_next;
+                d_S_next_v += d_S_next * v;
+                S_next_d_y += S_next * d_y_;
+            }
+            S_d_S_next = over_threads(S_d_S_next);
+            __syncthreads();
+            d_S_next_v = over_threads(d_S_next_v);
+            __syncthreads();
+            S_next_d_y = over_threads(S_next_d_y);
+            __syncthreads();
+            if (inside && threadIdx.y == 0) {
+                s_S_d_S_next[k] = S_d_S_next;
+                d_gates[at * (2 * K + H + R) + K + k] = d_S_next_v;
+                d_gates[at * (2 * K + H + R) + k] = S_next_d_y;
+            }
+        }
+        for (Index from = 0, lanes = lanes_of(K); from < H; from += 256 / lanes) {
+            const Index k = from + thread / lanes, at = t * B + b;
+            const bool inside = k < H;
+            real d_S_next_k = 0;
+            for (Index j = thread % lanes; inside && j < K; j += lanes) {
+                const real d_S_next = s_d_S_next[k * K + j];
+                const real k_ = gates[at * (2 * K + H + R) + K + j];
+                d_S_next_k += d_S_next * k_;
+            }
+            d_S_next_k = over_lanes(d_S_next_k, lanes);
+            if (inside && thread % lanes == 0) {
+                d_gates[at * (2 * K + H + R) + 2 * K + k] = d_S_next_k;
+            }
+        }
+        __syncthreads();
+        for (Index k = thread; k < K; k += 256) {
+            const Index at = t * B + b;
+            const real S_d_S_next = s_S_d_S_next[k];
+            const real a_ = a[at * K + k];
+            const real softplus_a_ = softplus_a[at * K + k];
+            const real d_softplus_a = real(0.0625) * S_d_S_next * a_ * expm1(-softplus_a_);
+            const real g_b_a_ = -d_softplus_a;
+            g_b_a[at * K + k] = g_b_a_;
+            d_W_2_W_1_x[at * K + k] = g_b_a_;
+        }
+        __syncthreads();
+    }
+    for (Index k = thread; k < H * K; k += 256) {
+        d_S[b * (H * K) + k] = s_d_S[k];
+    }
+}
+
 // The sums of g_b_a over 256 rows each.
-extern "C" __global__ void gla_backward_5_parts(
+extern "C" __global__ void gla_backward_6_parts(
         const Index rows, WriteReal parts, const Index K, ReadReal g_b_a) {
     const Index k = (Index)blockIdx.y * 32 + threadIdx.x, first = (Index)blockIdx.x * 256;
     const Index count = rows - first < 256 ? rows - first : 256;
@@ -206,7 +399,7 @@ extern "C" __global__ void gla_backward_5_parts(
 }
 
 // The sums of g_b_a over all rows, from those over 256.
-extern "C" __global__ void gla_backward_5(
+extern "C" __global__ void gla_backward_6(
         const Index count, ReadReal parts, const Index K, Write d_b_a) {
     const Index k = (Index)blockIdx.x * 32 + threadIdx.x;
 

@@ -7,6 +7,8 @@
 // Sizes: T steps, B sequences, I input, H hidden, K keys.
 // `at` is the row of an array that is kept for every step, `b` that of one that is not. Where a sequence is `over`
 // it keeps its states, and hands their gradients on.
+// A kernel with `shared` takes all steps too: a block goes through those of one sequence, and keeps what passes
+// from stage to stage in shared memory (s_...).
 // Of matrices `k` is the entry, row by row, and `k_H` its place along H; a sum goes over `j`.
 
 #ifdef HALF
@@ -23,6 +25,16 @@ typedef real* __restrict__ WriteReal;
 typedef long long Index;  // of an entry of an array, which may have more than 2^31
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
+
+// How many steps a sequence takes, `first` at least: those before it is over, found by halving.
+__device__ inline Index steps_of(const bool* finished, const Index B, const Index b, Index first, Index T) {
+    while (finished && first < T) {
+        const Index t = (first + T) / 2;
+        if (finished[t * B + b]) T = t;
+        else first = t + 1;
+    }
+    return T;
+}
 
 // The sum of every 8th row of a column, for each of 8 threads: the first from row 0 on, the next from row 1.
 template <class Entry>
@@ -46,9 +58,16 @@ __device__ inline real over_threads(const real total) {
 }
 
 // The sum of what the threads of a row have, who lie side by side in a warp, added in pairs; for each of them.
-__device__ inline real over_lanes(real total) {
-    for (int n = blockDim.x / 2; n > 0; n /= 2) total += __shfl_xor_sync(0xffffffff, total, n);
+__device__ inline real over_lanes(real total, const Index lanes) {
+    for (int n = lanes / 2; n > 0; n /= 2) total += __shfl_xor_sync(0xffffffff, total, n);
     return total;
+}
+
+// How many threads add up a row of so many entries: a power of two, those of a warp at most.
+__device__ inline Index lanes_of(const Index width) {
+    Index lanes = 1;
+    while (lanes < width && lanes < 32) lanes *= 2;
+    return lanes;
 }
 
 // The parts of h' that wait for no state, for all steps at once.
@@ -119,9 +138,78 @@ extern "C" __global__ void hgrn2_forward_4(
         const real o = gates[at * (2 * K + H) + K + j];
         h_next_o += h_next * o;
     }
-    h_next_o = over_lanes(h_next_o);
+    h_next_o = over_lanes(h_next_o, blockDim.x);
     if (!inside || threadIdx.x > 0) return;
     y_[at * H + k] = h_next_o;
+}
+
+// All steps in one launch: a block takes of a row of the batch its part of hidden, and keeps its values.
+extern "C" __global__ void hgrn2_forward_5(
+        const Index B, const Index T, const Index H, const Index K, Read f, Read i_, Read v_h, Read gates,
+        Write h, Write y_, const bool* __restrict__ finished) {
+    extern __shared__ real shared[];
+    const Index b = blockIdx.x, thread = 32 * threadIdx.y + threadIdx.x;
+    const Index last = steps_of(finished, B, b, 0, T);
+    const Index own = (H + gridDim.y - 1) / gridDim.y, begin = blockIdx.y * own;
+    const Index end = begin + own < H ? begin + own : H;
+
+    real* next = shared;
+    real* const s_h = next - begin * K;
+    next += own * K;
+    real* const s_h_next_o = next - begin;
+
+    {
+        const Index t = 0;
+        for (Index k = begin * K + thread; k < end * K; k += 256) {
+            const Index at = t * B + b;
+            s_h[k] = h[at * (H * K) + k];
+        }
+    }
+    __syncthreads();
+    for (Index t = 0; t < last; t++) {
+        for (Index k = begin * K + thread; k < end * K; k += 256) {
+            const Index k_H = k / K, k_K = k % K, at = t * B + b;
+            const real f_ = f[at * K + k_K];
+            const real h_ = s_h[k];
+            const real i__2 = i_[at * H + k_H];
+            const real v_h_ = v_h[at * K + k_K];
+            const real h_next = f_ * h_ + i__2 * v_h_;
+            s_h[k] = h_next;
+            h[(at + B) * (H * K) + k] = h_next;
+        }
+        __syncthreads();
+        for (Index from = begin, lanes = lanes_of(K); from < end; from += 256 / lanes) {
+            const Index k = from + thread / lanes, at = t * B + b;
+            const bool inside = k < end;
+            real h_next_o = 0;
+            for (Index j = thread % lanes; inside && j < K; j += lanes) {
+                const real h_next = s_h[k * K + j];
+                const real o = gates[at * (2 * K + H) + K + j];
+                h_next_o += h_next * o;
+            }
+            h_next_o = over_lanes(h_next_o, lanes);
+            if (inside && thread % lanes == 0) {
+                s_h_next_o[k] = h_next_o;
+            }
+        }
+        __syncthreads();
+        for (Index k = begin + thread; k < end; k += 256) {
+            const Index at = t * B + b;
+            const real h_next_o = s_h_next_o[k];
+            y_[at * H + k] = h_next_o;  // y
+        }
+        __syncthreads();
+    }
+    for (Index t = last; t < T; t++) {
+        for (Index k = begin * K + thread; k < end * K; k += 256) {
+            const Index at = t * B + b;
+            h[(at + B) * (H * K) + k] = s_h[k];
+        }
+        for (Index k = begin + thread; k < end; k += 256) {
+            const Index at = t * B + b;
+            y_[at * H + k] = 0;
+        }
+    }
 }
 
 extern "C" __global__ void hgrn2_backward_1(
@@ -211,7 +299,7 @@ extern "C" __global__ void hgrn2_backward_5(
         const real v_h = v_h_2[at * K + j];
         d_h_next_v_h += d_h_next_ * v_h;
     }
-    d_h_next_v_h = over_lanes(d_h_next_v_h);
+    d_h_next_v_h = over_lanes(d_h_next_v_h, blockDim.x);
     if (!inside || threadIdx.x > 0) return;
     d_a_i[at * H + k] = d_h_next_v_h;
 }
@@ -246,8 +334,126 @@ extern "C" __global__ void hgrn2_backward_7(
     d_a_i[at * H + k] = a_i * d_h_next_v_h * (1 - sigmoid_i_) * sigmoid_i_ + d_h_next_v_h * sigmoid_i_;
 }
 
+// All steps in one launch: a block takes a row of the batch, and keeps its values.
+extern "C" __global__ void hgrn2_backward_8(
+        const Index B, const Index T, const Index H, const Index K, Read d_y, Read gates, Read f, Read i_2,
+        Read h, Read v_h_2, Read sigmoid_i, Write d_gates, Write d_a_i, Write d_h,
+        const bool* __restrict__ finished) {
+    extern __shared__ real shared[];
+    const Index b = blockIdx.x, thread = 32 * threadIdx.y + threadIdx.x;
+    const Index last = steps_of(finished, B, b, 0, T);
+
+    real* next = shared;
+    real* const s_d_h = next;
+    next += H * K;
+    real* const s_d_h_next = next;
+    next += H * K;
+    real* const s_d_h_next_i = next;
+    next += K;
+    real* const s_d_y_h_next = next;
+    next += K;
+    real* const s_d_h_next_v_h = next;
+    next += H;
+    real* const s_d_h_next_h = next;
+
+    for (Index k = thread; k < H * K; k += 256) {
+        s_d_h[k] = d_h[b * (H * K) + k];
+    }
+    __syncthreads();
+    for (Index t = last; t < T; t++) {
+        for (Index k = thread; k < K; k += 256) {
+            const Index at = t * B + b;
+            d_gates[at * (2 * K) + K + k] = 0;
+            d_gates[at * (2 * K) + k] = 0;
+        }
+        for (Index k = thread; k < H; k += 256) {
+            const Index at = t * B + b;
+            d_a_i[at * H + k] = 0;
+        }
+    }
+    for (Index t = last - 1; t >= 0; t--) {
+        for (Index k = thread; k < H * K; k += 256) {
+            const Index k_H = k / K, k_K = k % K, at = t * B + b;
+            const real d_h_later = s_d_h[k];
+            const real d_y_ = d_y[at * H + k_H];
+            const real o = gates[at * (2 * K + H) + K + k_K];
+            const real f_ = f[at * K + k_K];
+            const real d_h_next = d_h_later + d_y_ * o;
+            s_d_h_next[k] = d_h_next;
+            s_d_h[k] = d_h_next * f_;  // d_h
+        }
+        __syncthreads();
+        for (Index from = 0; from < K; from += 32) {
+            const Index k = from + threadIdx.x, at = t * B + b;
+            const bool inside = k < K;
+            real d_h_next_i = 0;
+            real d_y_h_next = 0;
+            real d_h_next_h = 0;
+            for (Index j = threadIdx.y; inside && j < H; j += 8) {
+                const real d_h_next = s_d_h_next[j * K + k];
+                const real i_ = i_2[at * H + j];
+                const real d_y_ = d_y[at * H + j];
+                const real h_next = h[(at + B) * (H * K) + j * K + k];
+                const real h_ = h[at * (H * K) + j * K + k];
+                d_h_next_i += d_h_next * i_;
+                d_y_h_next += d_y_ * h_next;
+                d_h_next_h += d_h_next * h_;
+            }
+            d_h_next_i = over_threads(d_h_next_i);
+            __syncthreads();
+            d_y_h_next = over_threads(d_y_h_next);
+            __syncthreads();
+            d_h_next_h = over_threads(d_h_next_h);
+            __syncthreads();
+            if (inside && threadIdx.y == 0) {
+                s_d_h_next_i[k] = d_h_next_i;
+                s_d_y_h_next[k] = d_y_h_next;
+                s_d_h_next_h[k] = d_h_next_h;
+            }
+        }
+        for (Index from = 0, lanes = lanes_of(K); from < H; from += 256 / lanes) {
+            const Index k = from + thread / lanes, at = t * B + b;
+            const bool inside = k < H;
+            real d_h_next_v_h = 0;
+            for (Index j = thread % lanes; inside && j < K; j += lanes) {
+                const real d_h_next = s_d_h_next[k * K + j];
+                const real v_h = v_h_2[at * K + j];
+                d_h_next_v_h += d_h_next * v_h;
+            }
+            d_h_next_v_h = over_lanes(d_h_next_v_h, lanes);
+            if (inside && thread % lanes == 0) {
+                s_d_h_next_v_h[k] = d_h_next_v_h;
+            }
+        }
+        __syncthreads();
+        for (Index k = thread; k < K; k += 256) {
+            const Index at = t * B + b;
+            const real d_y_h_next = s_d_y_h_next[k];
+            const real o = gates[at * (2 * K + H) + K + k];
+            const real d_h_next_h = s_d_h_next_h[k];
+            const real d_h_next_i = s_d_h_next_i[k];
+            const real sigmoid_f = gates[at * (2 * K + H) + k];
+            const real d_f = d_h_next_h - d_h_next_i;
+            d_gates[at * (2 * K) + K + k] = d_y_h_next * (1 - o) * o;  // d_o
+            d_gates[at * (2 * K) + k] = d_f * (1 - sigmoid_f) * sigmoid_f;  // d_sigmoid_f
+        }
+        __syncthreads();
+        for (Index k = thread; k < H; k += 256) {
+            const Index at = t * B + b;
+            const real a_i = gates[at * (2 * K + H) + 2 * K + k];
+            const real d_h_next_v_h = s_d_h_next_v_h[k];
+            const real sigmoid_i_ = sigmoid_i[at * H + k];
+            d_a_i[at * H + k] = a_i * d_h_next_v_h * (1 - sigmoid_i_) * sigmoid_i_ + d_h_next_v_h * sigmoid_i_;
+        }
+        __syncthreads();
+    }
+    for (Index k = thread; k < H * K; k += 256) {
+        d_h[b * (H * K) + k] = s_d_h[k];
+    }
+}
+
 // The sums of d_sigmoid_f, d_o and d_a_i over 256 rows each.
-extern "C" __global__ void hgrn2_backward_8_parts(
+extern "C" __global__ void hgrn2_backward_9_parts(
         const Index rows, WriteReal parts, const Index H, const Index K, Read d_gates, Read d_a_i) {
     const Index k = (Index)blockIdx.y * 32 + threadIdx.x, first = (Index)blockIdx.x * 256;
     const Index count = rows - first < 256 ? rows - first : 256;
@@ -260,7 +466,7 @@ extern "C" __global__ void hgrn2_backward_8_parts(
 }
 
 // The sums of d_sigmoid_f, d_o and d_a_i over all rows, from those over 256.
-extern "C" __global__ void hgrn2_backward_8(
+extern "C" __global__ void hgrn2_backward_9(
         const Index count, ReadReal parts, const Index H, const Index K, Write d_b, Write d_b_i) {
     const Index k = (Index)blockIdx.x * 32 + threadIdx.x;
 

@@ -153,11 +153,17 @@ def forward(
     launch("hgrn2_forward_2", dtype, T * B * H, T * B, H, K, gates, b_i, sigmoid_i, i)
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H, K))
-    for t in range(T):
-        # h' = f * h + outer(i, 1 - f)
-        launch("hgrn2_forward_3", dtype, B * H * K, B, t, H, K, f, h, i, v_h, finished)
+    blocks = row_blocks(B, (H, K + 1, 0), dtype)
+    if blocks:
+        row_by_row(
+            "hgrn2_forward_5", dtype, blocks, (H, K + 1, 0), B, T, H, K, f, i, v_h, gates, h, y_, finished,
+        )
+    else:
+        for t in range(T):
+            # h' = f * h + outer(i, 1 - f)
+            launch("hgrn2_forward_3", dtype, B * H * K, B, t, H, K, f, h, i, v_h, finished)
 
-        along_rows("hgrn2_forward_4", dtype, B * H, K, B, t, H, K, h, gates, y_)  # y = h' @ o
+            along_rows("hgrn2_forward_4", dtype, B * H, K, B, t, H, K, h, gates, y_)  # y = h' @ o
 
     y = y_ if finished is None else cp.where(finished, 0, y_).astype(dtype, copy=False)
     final = States(h[T].copy())
@@ -202,23 +208,32 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     launch("hgrn2_backward_2", dtype, T * B * K, T * B, K, f, v_h_2)  # v_h = 1 - f
 
-    for t in reversed(range(T)):
-        # d_h_next and d_h.
-        launch("hgrn2_backward_3", dtype, B * H * K, B, t, H, K, d_h, d_y, gates, f, d_h_next, finished)
+    blocks = row_blocks(B, (1, 2 * H * K + 3 * K + H, 0), dtype)
+    if blocks:
+        row_by_row(
+            "hgrn2_backward_8", dtype, blocks, (1, 2 * H * K + 3 * K + H, 0), B, T, H, K, d_y, gates, f, i_2,
+            h, v_h_2, sigmoid_i, d_gates, d_a_i, d_h, finished,
+        )
+    else:
+        for t in reversed(range(T)):
+            # d_h_next and d_h.
+            launch("hgrn2_backward_3", dtype, B * H * K, B, t, H, K, d_h, d_y, gates, f, d_h_next, finished)
 
-        # d_sigmoid_f = sum of d_h_next * i over hidden
-        # d_o = sum of d_y * h_next over hidden
-        # d_h_next_h = sum of d_h_next * h over hidden
-        down_columns("hgrn2_backward_4", dtype, B * K, B, t, H, K, d_h_next, i_2, d_y, h, d_gates, d_h_next_h)
+            # d_sigmoid_f = sum of d_h_next * i over hidden
+            # d_o = sum of d_y * h_next over hidden
+            # d_h_next_h = sum of d_h_next * h over hidden
+            down_columns(
+                "hgrn2_backward_4", dtype, B * K, B, t, H, K, d_h_next, i_2, d_y, h, d_gates, d_h_next_h,
+            )
 
-        # d_a_i = sum of d_h_next * v_h over keys
-        along_rows("hgrn2_backward_5", dtype, B * H, K, B, t, H, K, d_h_next, v_h_2, d_a_i)
+            # d_a_i = sum of d_h_next * v_h over keys
+            along_rows("hgrn2_backward_5", dtype, B * H, K, B, t, H, K, d_h_next, v_h_2, d_a_i)
 
-        # d_o and d_sigmoid_f.
-        launch("hgrn2_backward_6", dtype, B * K, B, t, H, K, d_gates, gates, d_h_next_h)
+            # d_o and d_sigmoid_f.
+            launch("hgrn2_backward_6", dtype, B * K, B, t, H, K, d_gates, gates, d_h_next_h)
 
-        # d_a_i = a_i * d_a_i * (1 - sigmoid_i) * sigmoid_i + d_a_i * sigmoid_i
-        launch("hgrn2_backward_7", dtype, B * H, B, t, H, K, gates, d_a_i, sigmoid_i)
+            # d_a_i = a_i * d_a_i * (1 - sigmoid_i) * sigmoid_i + d_a_i * sigmoid_i
+            launch("hgrn2_backward_7", dtype, B * H, B, t, H, K, gates, d_a_i, sigmoid_i)
 
     # d_x = W_f.T @ d_sigmoid_f + W_o.T @ d_o + W_i.T @ d_a_i
     product(d_gates.reshape(T * B, 2 * K), W, d_x.reshape(T * B, I))
@@ -227,7 +242,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # The gradients of the parameters: all steps in one product each.
     product(d_gates.reshape(T * B, 2 * K).T, x.reshape(T * B, I), d_W)
     product(d_a_i.reshape(T * B, H).T, x.reshape(T * B, I), d_W_i)
-    column_sums("hgrn2_backward_8", dtype, T * B, 2 * K + H, (H, K, d_gates, d_a_i), (H, K, d_b, d_b_i))
+    column_sums("hgrn2_backward_9", dtype, T * B, 2 * K + H, (H, K, d_gates, d_a_i), (H, K, d_b, d_b_i))
 
     return Grads(params=Params(d_W, d_W_i, d_b, d_b_i), x=d_x, initial=States(d_h))
 
@@ -392,6 +407,54 @@ def launch(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> None:
     """Run a kernel with so many threads, if any."""
     if threads > 0:
         kernel(name, dtype)((-(-threads // 256),), (256,), arguments)
+
+
+# How many blocks share a sequence, where all steps are one launch: 0 to launch each step, None to choose by
+# size.
+BLOCKS = None
+
+
+@cache
+def limits(device: int) -> tuple[int, int]:
+    """How many multiprocessors a device has, and how many bytes of shared memory a block may ask for."""
+    told = cp.cuda.Device(device).attributes
+    return told["MultiProcessorCount"], told["MaxSharedMemoryPerBlockOptin"] - 1024
+
+
+def row_blocks(B: int, held: tuple, dtype: np.dtype) -> int:
+    """How many blocks take a sequence through all steps; 0 where what one keeps has no room.
+
+    held: how long the axis is that they share, how many numbers a block keeps for each of that, and how many
+    further. They are as many as the device holds at once, of 1024 numbers at least, and where these have no
+    room more.
+    """
+    processors, most = limits(cp.cuda.Device().id)
+    if B == 0 or BLOCKS == 0:
+        return 0
+    (axis, each, further), room = held, (most - 2048) // arithmetic(dtype).itemsize
+    fewest = -(-axis // max((room - further) // max(each, 1), 1))
+    blocks = BLOCKS or max(min(processors // B, axis * each // 1024), fewest, 1)
+    return min(blocks, axis) if kept_numbers(min(blocks, axis), held) <= room else 0
+
+
+def kept_numbers(blocks: int, held: tuple) -> int:
+    """How many numbers each of so many blocks keeps."""
+    axis, each, further = held
+    return -(-axis // blocks) * each + further
+
+
+@cache
+def roomy(name: str, dtype: np.dtype, device: int) -> Any:
+    """A kernel whose blocks may ask for all shared memory of a device, beside 2 KiB of sums."""
+    found, (_, most) = kernel(name, dtype), limits(device)
+    found.max_dynamic_shared_size_bytes = most - 2048
+    return found
+
+
+def row_by_row(name: str, dtype: np.dtype, blocks: int, held: tuple, B: int, *arguments: Any) -> None:
+    """Run a kernel that takes all steps, with so many blocks for each sequence."""
+    room = kept_numbers(blocks, held) * arithmetic(dtype).itemsize
+    roomy(name, dtype, cp.cuda.Device().id)((B, blocks), (32, 8), (B, *arguments), shared_mem=room)
 
 
 def product(a: cp.ndarray, b: cp.ndarray, out: cp.ndarray, add: bool = False) -> None:

@@ -377,6 +377,15 @@ def launch(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> None:
 # How many blocks share the units of a sequence, where all steps are one launch: 0 to launch each step, None
 # to choose by size.
 BLOCKS = None
+
+
+@cache
+def limits(device: int) -> tuple[int, int]:
+    """How many multiprocessors a device has, and how many bytes of shared memory a block may ask for."""
+    told = cp.cuda.Device(device).attributes
+    return told["MultiProcessorCount"], told["MaxSharedMemoryPerBlockOptin"] - 1024
+
+
 ROWS, CHUNK = 8, 128  # sequences that they take together, and how much of an operand each holds, as in CUDA
 THREADS = 256  # of a block
 
@@ -395,13 +404,6 @@ def sharing(B: int, units: int, name: str, dtype: np.dtype, held: tuple) -> int:
     processors, _ = limits(device)  # one block for each, or more where there are more groups
     blocks = max(1, min(processors // groups, -(-units // 16)))
     return blocks if blocks * groups <= alive(name, dtype, needed(dtype, blocks, held), device) else 0
-
-
-@cache
-def limits(device: int) -> tuple[int, int]:
-    """How many multiprocessors a device has, and how many bytes of shared memory a block may ask for."""
-    told = cp.cuda.Device(device).attributes
-    return told["MultiProcessorCount"], told["MaxSharedMemoryPerBlockOptin"] - 1024
 
 
 @cache

@@ -7,6 +7,8 @@
 // Sizes: T steps, B sequences, I input, H hidden, K keys.
 // `at` is the row of an array that is kept for every step, `b` that of one that is not. Where a sequence is `over`
 // it keeps its states, and hands their gradients on.
+// A kernel with `shared` takes all steps too: a block goes through those of one sequence, and keeps what passes
+// from stage to stage in shared memory (s_...).
 // Of matrices `k` is the entry, row by row, and `k_H` its place along H; a sum goes over `j`.
 
 #ifdef HALF
@@ -23,6 +25,16 @@ typedef real* __restrict__ WriteReal;
 typedef long long Index;  // of an entry of an array, which may have more than 2^31
 
 __device__ inline real softplus(real a) { return (a > 0 ? a : real(0)) + log1p(exp(-fabs(a))); }
+
+// How many steps a sequence takes, `first` at least: those before it is over, found by halving.
+__device__ inline Index steps_of(const bool* finished, const Index B, const Index b, Index first, Index T) {
+    while (finished && first < T) {
+        const Index t = (first + T) / 2;
+        if (finished[t * B + b]) T = t;
+        else first = t + 1;
+    }
+    return T;
+}
 
 // The sum of every 8th row of a column, for each of 8 threads: the first from row 0 on, the next from row 1.
 template <class Entry>
@@ -46,9 +58,16 @@ __device__ inline real over_threads(const real total) {
 }
 
 // The sum of what the threads of a row have, who lie side by side in a warp, added in pairs; for each of them.
-__device__ inline real over_lanes(real total) {
-    for (int n = blockDim.x / 2; n > 0; n /= 2) total += __shfl_xor_sync(0xffffffff, total, n);
+__device__ inline real over_lanes(real total, const Index lanes) {
+    for (int n = lanes / 2; n > 0; n /= 2) total += __shfl_xor_sync(0xffffffff, total, n);
     return total;
+}
+
+// How many threads add up a row of so many entries: a power of two, those of a warp at most.
+__device__ inline Index lanes_of(const Index width) {
+    Index lanes = 1;
+    while (lanes < width && lanes < 32) lanes *= 2;
+    return lanes;
 }
 
 // The parts of h' that wait for no state, for all steps at once.
@@ -139,7 +158,7 @@ extern "C" __global__ void mamba2_forward_6(
         const real C = gates[at * (2 * K + H + 1) + H + K + j];
         h_next_C_ += h_next * C;
     }
-    h_next_C_ = over_lanes(h_next_C_);
+    h_next_C_ = over_lanes(h_next_C_, blockDim.x);
     if (!inside || threadIdx.x > 0) return;
     h_next_C[b * H + k] = h_next_C_;
 }
@@ -155,6 +174,76 @@ extern "C" __global__ void mamba2_forward_7(
     const real x_y = y_[at * H + k];
 
     y_[at * H + k] = h_next_C_ + x_y;  // y
+}
+
+// All steps in one launch: a block takes of a row of the batch its part of hidden, and keeps its values.
+extern "C" __global__ void mamba2_forward_8(
+        const Index B, const Index T, const Index H, const Index K, Read B_t, ReadReal exp_h, Read gates,
+        Write y_, Write h, const bool* __restrict__ finished) {
+    extern __shared__ real shared[];
+    const Index b = blockIdx.x, thread = 32 * threadIdx.y + threadIdx.x;
+    const Index last = steps_of(finished, B, b, 0, T);
+    const Index own = (H + gridDim.y - 1) / gridDim.y, begin = blockIdx.y * own;
+    const Index end = begin + own < H ? begin + own : H;
+
+    real* next = shared;
+    real* const s_h = next - begin * K;
+    next += own * K;
+    real* const s_h_next_C = next - begin;
+
+    {
+        const Index t = 0;
+        for (Index k = begin * K + thread; k < end * K; k += 256) {
+            const Index at = t * B + b;
+            s_h[k] = h[at * (H * K) + k];
+        }
+    }
+    __syncthreads();
+    for (Index t = 0; t < last; t++) {
+        for (Index k = begin * K + thread; k < end * K; k += 256) {
+            const Index k_H = k / K, k_K = k % K, at = t * B + b;
+            const real B_t_ = B_t[at * K + k_K];
+            const real exp_h_ = exp_h[at];
+            const real h_ = s_h[k];
+            const real u = gates[at * (2 * K + H + 1) + k_H];
+            const real h_next = B_t_ * u + exp_h_ * h_;
+            s_h[k] = h_next;
+            h[(at + B) * (H * K) + k] = h_next;
+        }
+        __syncthreads();
+        for (Index from = begin, lanes = lanes_of(K); from < end; from += 256 / lanes) {
+            const Index k = from + thread / lanes, at = t * B + b;
+            const bool inside = k < end;
+            real h_next_C = 0;
+            for (Index j = thread % lanes; inside && j < K; j += lanes) {
+                const real h_next = s_h[k * K + j];
+                const real C = gates[at * (2 * K + H + 1) + H + K + j];
+                h_next_C += h_next * C;
+            }
+            h_next_C = over_lanes(h_next_C, lanes);
+            if (inside && thread % lanes == 0) {
+                s_h_next_C[k] = h_next_C;
+            }
+        }
+        __syncthreads();
+        for (Index k = begin + thread; k < end; k += 256) {
+            const Index at = t * B + b;
+            const real h_next_C = s_h_next_C[k];
+            const real x_y = y_[at * H + k];
+            y_[at * H + k] = h_next_C + x_y;  // y
+        }
+        __syncthreads();
+    }
+    for (Index t = last; t < T; t++) {
+        for (Index k = begin * K + thread; k < end * K; k += 256) {
+            const Index at = t * B + b;
+            h[(at + B) * (H * K) + k] = s_h[k];
+        }
+        for (Index k = begin + thread; k < end; k += 256) {
+            const Index at = t * B + b;
+            y_[at * H + k] = 0;
+        }
+    }
 }
 
 extern "C" __global__ void mamba2_backward_1(
@@ -263,7 +352,7 @@ extern "C" __global__ void mamba2_backward_7(
         const real h_ = h[at * (H * K) + j];
         d_h_next_h += d_h_next_ * h_;
     }
-    d_h_next_h = over_threads(over_lanes(d_h_next_h));
+    d_h_next_h = over_threads(over_lanes(d_h_next_h, 32));
     if (threadIdx.x > 0 || threadIdx.y > 0) return;
     d_a_t[at] = over ? 0 : d_h_next_h;
 }
@@ -283,7 +372,7 @@ extern "C" __global__ void mamba2_backward_8(
         const real d_h_next_ = d_h_next[b * (H * K) + k * K + j];
         B_t_d_h_next += B_t * d_h_next_;
     }
-    B_t_d_h_next = over_lanes(B_t_d_h_next);
+    B_t_d_h_next = over_lanes(B_t_d_h_next, blockDim.x);
     if (!inside || threadIdx.x > 0) return;
     d_u[at * H + k] = over ? 0 : B_t_d_h_next;
 }
@@ -337,8 +426,145 @@ extern "C" __global__ void mamba2_backward_11(
     d_u[at * H + k] = over ? 0 : B_t_d_h_next + d_y_ * D_;
 }
 
+// All steps in one launch: a block takes a row of the batch, and keeps its values.
+extern "C" __global__ void mamba2_backward_12(
+        const Index B, const Index T, const Index H, const Index K, Read gates, Read d_y, ReadReal exp_h,
+        Read h, Read B_t_2, Read D, Write d_gates, WriteReal g_t, Write d_a_t, WriteReal g_exp_A_log,
+        Write d_u, Write d_h, const bool* __restrict__ finished) {
+    extern __shared__ real shared[];
+    const Index b = blockIdx.x, thread = 32 * threadIdx.y + threadIdx.x;
+    const Index last = steps_of(finished, B, b, 0, T);
+
+    real* next = shared;
+    real* const s_d_h = next;
+    next += H * K;
+    real* const s_d_h_next = next;
+    next += H * K;
+    real* const s_d_h_next_u = next;
+    next += K;
+    real* const s_d_h_next_h = next;
+    next += 1;
+    real* const s_B_t_d_h_next = next;
+
+    for (Index k = thread; k < H * K; k += 256) {
+        s_d_h[k] = d_h[b * (H * K) + k];
+    }
+    __syncthreads();
+    for (Index t = last; t < T; t++) {
+        for (Index k = thread; k < K; k += 256) {
+            const Index at = t * B + b;
+            d_gates[at * (2 * K) + K + k] = 0;
+            g_t[at * K + k] = 0;
+            d_gates[at * (2 * K) + k] = 0;
+        }
+        if (thread == 0) {
+            const Index at = t * B + b;
+            d_a_t[at] = 0;
+            g_exp_A_log[at] = 0;
+        }
+        for (Index k = thread; k < H; k += 256) {
+            const Index at = t * B + b;
+            d_u[at * H + k] = 0;
+        }
+    }
+    for (Index t = last - 1; t >= 0; t--) {
+        for (Index k = thread; k < H * K; k += 256) {
+            const Index k_H = k / K, k_K = k % K, at = t * B + b;
+            const real C = gates[at * (2 * K + H + 1) + H + K + k_K];
+            const real d_h_later = s_d_h[k];
+            const real d_y_ = d_y[at * H + k_H];
+            const real exp_h_ = exp_h[at];
+            const real d_h_next = d_h_later + d_y_ * C;
+            s_d_h_next[k] = d_h_next;
+            s_d_h[k] = d_h_next * exp_h_;  // d_h
+        }
+        __syncthreads();
+        for (Index from = 0; from < K; from += 32) {
+            const Index k = from + threadIdx.x, at = t * B + b;
+            const bool inside = k < K;
+            real d_h_next_u = 0;
+            real d_y_h_next = 0;
+            for (Index j = threadIdx.y; inside && j < H; j += 8) {
+                const real d_h_next = s_d_h_next[j * K + k];
+                const real u = gates[at * (2 * K + H + 1) + j];
+                const real d_y_ = d_y[at * H + j];
+                const real h_next = h[(at + B) * (H * K) + j * K + k];
+                d_h_next_u += d_h_next * u;
+                d_y_h_next += d_y_ * h_next;
+            }
+            d_h_next_u = over_threads(d_h_next_u);
+            __syncthreads();
+            d_y_h_next = over_threads(d_y_h_next);
+            __syncthreads();
+            if (inside && threadIdx.y == 0) {
+                s_d_h_next_u[k] = d_h_next_u;
+                d_gates[at * (2 * K) + K + k] = d_y_h_next;
+            }
+        }
+        {
+            const Index at = t * B + b;
+            real d_h_next_h = 0;
+            for (Index j = thread; j < H * K; j += 256) {
+                const real d_h_next = s_d_h_next[j];
+                const real h_ = h[at * (H * K) + j];
+                d_h_next_h += d_h_next * h_;
+            }
+            d_h_next_h = over_threads(over_lanes(d_h_next_h, 32));
+            __syncthreads();
+            if (thread == 0) {
+                s_d_h_next_h[0] = d_h_next_h;
+            }
+        }
+        for (Index from = 0, lanes = lanes_of(K); from < H; from += 256 / lanes) {
+            const Index k = from + thread / lanes, at = t * B + b;
+            const bool inside = k < H;
+            real B_t_d_h_next = 0;
+            for (Index j = thread % lanes; inside && j < K; j += lanes) {
+                const real B_t = B_t_2[at * K + j];
+                const real d_h_next = s_d_h_next[k * K + j];
+                B_t_d_h_next += B_t * d_h_next;
+            }
+            B_t_d_h_next = over_lanes(B_t_d_h_next, lanes);
+            if (inside && thread % lanes == 0) {
+                s_B_t_d_h_next[k] = B_t_d_h_next;
+            }
+        }
+        __syncthreads();
+        for (Index k = thread; k < K; k += 256) {
+            const Index at = t * B + b;
+            const real B_ = gates[at * (2 * K + H + 1) + H + k];
+            const real d_h_next_u = s_d_h_next_u[k];
+            const real t_ = gates[at * (2 * K + H + 1) + 2 * K + H];
+            g_t[at * K + k] = B_ * d_h_next_u;
+            d_gates[at * (2 * K) + k] = d_h_next_u * t_;  // d_B
+        }
+        __syncthreads();
+        if (thread == 0) {
+            const Index at = t * B + b;
+            const real d_h_next_h = s_d_h_next_h[0];
+            const real exp_h_ = exp_h[at];
+            const real t_ = gates[at * (2 * K + H + 1) + 2 * K + H];
+            const real d_exp_h = d_h_next_h * exp_h_;
+            d_a_t[at] = d_exp_h;
+            g_exp_A_log[at] = -d_exp_h * t_;
+        }
+        __syncthreads();
+        for (Index k = thread; k < H; k += 256) {
+            const Index at = t * B + b;
+            const real B_t_d_h_next = s_B_t_d_h_next[k];
+            const real D_ = D[0];
+            const real d_y_ = d_y[at * H + k];
+            d_u[at * H + k] = B_t_d_h_next + d_y_ * D_;
+        }
+        __syncthreads();
+    }
+    for (Index k = thread; k < H * K; k += 256) {
+        d_h[b * (H * K) + k] = s_d_h[k];
+    }
+}
+
 // The sums of g_exp_A_log over 256 rows each.
-extern "C" __global__ void mamba2_backward_12_parts(
+extern "C" __global__ void mamba2_backward_13_parts(
         const Index rows, WriteReal parts, ReadReal g_exp_A_log) {
     const Index k = (Index)blockIdx.y * 32 + threadIdx.x, first = (Index)blockIdx.x * 256;
     const Index count = rows - first < 256 ? rows - first : 256;
@@ -350,7 +576,7 @@ extern "C" __global__ void mamba2_backward_12_parts(
 }
 
 // The sums of g_exp_A_log over all rows, from those over 256.
-extern "C" __global__ void mamba2_backward_12(
+extern "C" __global__ void mamba2_backward_13(
         const Index count, ReadReal parts, WriteReal d_exp_A_log) {
     const Index k = (Index)blockIdx.x * 32 + threadIdx.x;
 
@@ -359,7 +585,7 @@ extern "C" __global__ void mamba2_backward_12(
     if (k < 1) d_exp_A_log[k] = total;
 }
 
-extern "C" __global__ void mamba2_backward_14(
+extern "C" __global__ void mamba2_backward_15(
         const Index rows, const Index H, const Index K, Write d_a_t, ReadReal exp_A_log, ReadReal sum_g_t,
         Read gates) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
@@ -375,7 +601,7 @@ extern "C" __global__ void mamba2_backward_14(
     d_a_t[at] = -d_t * expm1(-t_);
 }
 
-extern "C" __global__ void mamba2_backward_15(
+extern "C" __global__ void mamba2_backward_16(
         ReadReal d_exp_A_log, ReadReal exp_A_log, Write d_A_log) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= 1) return;
@@ -387,7 +613,7 @@ extern "C" __global__ void mamba2_backward_15(
 }
 
 // The sums of d_a_t over 256 rows each.
-extern "C" __global__ void mamba2_backward_16_parts(
+extern "C" __global__ void mamba2_backward_17_parts(
         const Index rows, WriteReal parts, Read d_a_t) {
     const Index k = (Index)blockIdx.y * 32 + threadIdx.x, first = (Index)blockIdx.x * 256;
     const Index count = rows - first < 256 ? rows - first : 256;
@@ -399,7 +625,7 @@ extern "C" __global__ void mamba2_backward_16_parts(
 }
 
 // The sums of d_a_t over all rows, from those over 256.
-extern "C" __global__ void mamba2_backward_16(
+extern "C" __global__ void mamba2_backward_17(
         const Index count, ReadReal parts, Write d_b_t) {
     const Index k = (Index)blockIdx.x * 32 + threadIdx.x;
 

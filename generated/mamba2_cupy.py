@@ -164,13 +164,19 @@ def forward(
     launch("mamba2_forward_4", dtype, T * B * K, T * B, H, K, gates, B_t)
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H, K))
-    for t in range(T):
-        # h' = exp(-t * exp(A_log)) * h + outer(u * t, B)
-        launch("mamba2_forward_5", dtype, B * H * K, B, t, H, K, B_t, exp_h, h, gates, finished)
+    blocks = row_blocks(B, (H, K + 1, 0), dtype)
+    if blocks:
+        row_by_row(
+            "mamba2_forward_8", dtype, blocks, (H, K + 1, 0), B, T, H, K, B_t, exp_h, gates, y_, h, finished,
+        )
+    else:
+        for t in range(T):
+            # h' = exp(-t * exp(A_log)) * h + outer(u * t, B)
+            launch("mamba2_forward_5", dtype, B * H * K, B, t, H, K, B_t, exp_h, h, gates, finished)
 
-        # y = h' @ C + D * u
-        along_rows("mamba2_forward_6", dtype, B * H, K, B, t, H, K, h, gates, h_next_C)
-        launch("mamba2_forward_7", dtype, B * H, B, t, H, h_next_C, y_)
+            # y = h' @ C + D * u
+            along_rows("mamba2_forward_6", dtype, B * H, K, B, t, H, K, h, gates, h_next_C)
+            launch("mamba2_forward_7", dtype, B * H, B, t, H, h_next_C, y_)
 
     clear(finished, gates, exp_h)
 
@@ -226,34 +232,43 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     clear(finished, sum_g_D)
     column_sums("mamba2_backward_3", dtype, T * B, 1, (sum_g_D,), (d_D,))
 
-    for t in reversed(range(T)):
-        # d_h_next and d_h.
-        launch("mamba2_backward_5", dtype, B * H * K, B, t, H, K, gates, d_h, d_y, exp_h, d_h_next, finished)
-
-        # d_B = sum of d_h_next * u over hidden
-        # d_y_h_next = sum of d_y * h_next over hidden
-        down_columns(
-            "mamba2_backward_6", dtype, B * K, B, t, H, K, d_h_next, gates, d_y, h, d_gates, finished,
+    blocks = row_blocks(B, (1, 2 * H * K + H + K + 1, 0), dtype)
+    if blocks:
+        row_by_row(
+            "mamba2_backward_12", dtype, blocks, (1, 2 * H * K + H + K + 1, 0), B, T, H, K, gates, d_y, exp_h,
+            h, B_t_2, D, d_gates, g_t, d_a_t, g_exp_A_log, d_u, d_h, finished,
         )
+    else:
+        for t in reversed(range(T)):
+            # d_h_next and d_h.
+            launch(
+                "mamba2_backward_5", dtype, B * H * K, B, t, H, K, gates, d_h, d_y, exp_h, d_h_next, finished,
+            )
 
-        # d_a_t = sum of d_h_next * h over hidden and keys
-        over_matrices("mamba2_backward_7", dtype, B, B, t, H, K, d_h_next, h, d_a_t, finished)
+            # d_B = sum of d_h_next * u over hidden
+            # d_y_h_next = sum of d_y * h_next over hidden
+            down_columns(
+                "mamba2_backward_6", dtype, B * K, B, t, H, K, d_h_next, gates, d_y, h, d_gates, finished,
+            )
 
-        # d_u = sum of B_t * d_h_next over keys
-        along_rows("mamba2_backward_8", dtype, B * H, K, B, t, H, K, B_t_2, d_h_next, d_u, finished)
+            # d_a_t = sum of d_h_next * h over hidden and keys
+            over_matrices("mamba2_backward_7", dtype, B, B, t, H, K, d_h_next, h, d_a_t, finished)
 
-        # g_t = B * d_B
-        launch("mamba2_backward_9", dtype, B * K, B, t, H, K, gates, d_gates, g_t, finished)
+            # d_u = sum of B_t * d_h_next over keys
+            along_rows("mamba2_backward_8", dtype, B * H, K, B, t, H, K, B_t_2, d_h_next, d_u, finished)
 
-        # g_exp_A_log = -d_a_t * t
-        launch("mamba2_backward_10", dtype, B, B, t, H, K, d_a_t, exp_h, gates, g_exp_A_log, finished)
+            # g_t = B * d_B
+            launch("mamba2_backward_9", dtype, B * K, B, t, H, K, gates, d_gates, g_t, finished)
 
-        # d_u += d_y * D
-        launch("mamba2_backward_11", dtype, B * H, B, t, H, d_u, D, d_y, finished)
+            # g_exp_A_log = -d_a_t * t
+            launch("mamba2_backward_10", dtype, B, B, t, H, K, d_a_t, exp_h, gates, g_exp_A_log, finished)
+
+            # d_u += d_y * D
+            launch("mamba2_backward_11", dtype, B * H, B, t, H, d_u, D, d_y, finished)
 
     # The gradients of the parameters: all steps in one product each.
     clear(finished, g_exp_A_log)
-    column_sums("mamba2_backward_12", dtype, T * B, 1, (g_exp_A_log,), (d_exp_A_log,))
+    column_sums("mamba2_backward_13", dtype, T * B, 1, (g_exp_A_log,), (d_exp_A_log,))
     row_sum(g_t, sum_g_t, dtype)
     clear(finished, d_u)
     product(d_u.reshape(T * B, H).T, x.reshape(T * B, I), d_W_u)
@@ -261,10 +276,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     product(d_gates.reshape(T * B, 2 * K).T, x.reshape(T * B, I), d_W)
 
     # d_a_t.
-    launch("mamba2_backward_14", dtype, T * B, T * B, H, K, d_a_t, exp_A_log, sum_g_t, gates)
+    launch("mamba2_backward_15", dtype, T * B, T * B, H, K, d_a_t, exp_A_log, sum_g_t, gates)
 
     # d_A_log = d_exp_A_log * exp_A_log
-    launch("mamba2_backward_15", dtype, 1, d_exp_A_log, exp_A_log, d_A_log)
+    launch("mamba2_backward_16", dtype, 1, d_exp_A_log, exp_A_log, d_A_log)
 
     # d_x = W_u.T @ d_u + W_B.T @ d_B + W_C.T @ d_y_h_next + W_t.T @ d_a_t
     product(d_u.reshape(T * B, H), W_u, d_x.reshape(T * B, I))
@@ -272,7 +287,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     product(d_a_t.reshape(T * B, 1), W_t, d_x.reshape(T * B, I), add=True)
     clear(finished, d_a_t)
     product(d_a_t.reshape(T * B, 1).T, x.reshape(T * B, I), d_W_t)
-    column_sums("mamba2_backward_16", dtype, T * B, 1, (d_a_t,), (d_b_t,))
+    column_sums("mamba2_backward_17", dtype, T * B, 1, (d_a_t,), (d_b_t,))
     clear(finished, d_x)
 
     return Grads(params=Params(d_W_u, d_W, d_W_t, d_b_t, d_A_log, d_D), x=d_x, initial=States(d_h))
@@ -444,6 +459,54 @@ def launch(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> None:
     """Run a kernel with so many threads, if any."""
     if threads > 0:
         kernel(name, dtype)((-(-threads // 256),), (256,), arguments)
+
+
+# How many blocks share a sequence, where all steps are one launch: 0 to launch each step, None to choose by
+# size.
+BLOCKS = None
+
+
+@cache
+def limits(device: int) -> tuple[int, int]:
+    """How many multiprocessors a device has, and how many bytes of shared memory a block may ask for."""
+    told = cp.cuda.Device(device).attributes
+    return told["MultiProcessorCount"], told["MaxSharedMemoryPerBlockOptin"] - 1024
+
+
+def row_blocks(B: int, held: tuple, dtype: np.dtype) -> int:
+    """How many blocks take a sequence through all steps; 0 where what one keeps has no room.
+
+    held: how long the axis is that they share, how many numbers a block keeps for each of that, and how many
+    further. They are as many as the device holds at once, of 1024 numbers at least, and where these have no
+    room more.
+    """
+    processors, most = limits(cp.cuda.Device().id)
+    if B == 0 or BLOCKS == 0:
+        return 0
+    (axis, each, further), room = held, (most - 2048) // arithmetic(dtype).itemsize
+    fewest = -(-axis // max((room - further) // max(each, 1), 1))
+    blocks = BLOCKS or max(min(processors // B, axis * each // 1024), fewest, 1)
+    return min(blocks, axis) if kept_numbers(min(blocks, axis), held) <= room else 0
+
+
+def kept_numbers(blocks: int, held: tuple) -> int:
+    """How many numbers each of so many blocks keeps."""
+    axis, each, further = held
+    return -(-axis // blocks) * each + further
+
+
+@cache
+def roomy(name: str, dtype: np.dtype, device: int) -> Any:
+    """A kernel whose blocks may ask for all shared memory of a device, beside 2 KiB of sums."""
+    found, (_, most) = kernel(name, dtype), limits(device)
+    found.max_dynamic_shared_size_bytes = most - 2048
+    return found
+
+
+def row_by_row(name: str, dtype: np.dtype, blocks: int, held: tuple, B: int, *arguments: Any) -> None:
+    """Run a kernel that takes all steps, with so many blocks for each sequence."""
+    room = kept_numbers(blocks, held) * arithmetic(dtype).itemsize
+    roomy(name, dtype, cp.cuda.Device().id)((B, blocks), (32, 8), (B, *arguments), shared_mem=room)
 
 
 def product(a: cp.ndarray, b: cp.ndarray, out: cp.ndarray, add: bool = False) -> None:

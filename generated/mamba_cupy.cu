@@ -7,6 +7,8 @@
 // Sizes: T steps, B sequences, I input, H hidden, K keys, R rank.
 // `at` is the row of an array that is kept for every step, `b` that of one that is not. Where a sequence is `over`
 // it keeps its states, and hands their gradients on.
+// A kernel with `shared` takes all steps too: a block goes through those of one sequence, and keeps what passes
+// from stage to stage in shared memory (s_...).
 // Of matrices `k` is the entry, row by row, and `k_H` its place along H; a sum goes over `j`.
 
 #ifdef HALF
@@ -23,6 +25,16 @@ typedef real* __restrict__ WriteReal;
 typedef long long Index;  // of an entry of an array, which may have more than 2^31
 
 __device__ inline real softplus(real a) { return (a > 0 ? a : real(0)) + log1p(exp(-fabs(a))); }
+
+// How many steps a sequence takes, `first` at least: those before it is over, found by halving.
+__device__ inline Index steps_of(const bool* finished, const Index B, const Index b, Index first, Index T) {
+    while (finished && first < T) {
+        const Index t = (first + T) / 2;
+        if (finished[t * B + b]) T = t;
+        else first = t + 1;
+    }
+    return T;
+}
 
 // The sum of every 8th row of a column, for each of 8 threads: the first from row 0 on, the next from row 1.
 template <class Entry>
@@ -46,9 +58,16 @@ __device__ inline real over_threads(const real total) {
 }
 
 // The sum of what the threads of a row have, who lie side by side in a warp, added in pairs; for each of them.
-__device__ inline real over_lanes(real total) {
-    for (int n = blockDim.x / 2; n > 0; n /= 2) total += __shfl_xor_sync(0xffffffff, total, n);
+__device__ inline real over_lanes(real total, const Index lanes) {
+    for (int n = lanes / 2; n > 0; n /= 2) total += __shfl_xor_sync(0xffffffff, total, n);
     return total;
+}
+
+// How many threads add up a row of so many entries: a power of two, those of a warp at most.
+__device__ inline Index lanes_of(const Index width) {
+    Index lanes = 1;
+    while (lanes < width && lanes < 32) lanes *= 2;
+    return lanes;
 }
 
 // The parts of h' that wait for no state, for all steps at once.
@@ -128,7 +147,7 @@ extern "C" __global__ void mamba_forward_5(
         const real C = gates[at * (2 * K + R) + K + R + j];
         h_next_C_ += h_next * C;
     }
-    h_next_C_ = over_lanes(h_next_C_);
+    h_next_C_ = over_lanes(h_next_C_, blockDim.x);
     if (!inside || threadIdx.x > 0) return;
     h_next_C[b * H + k] = h_next_C_;
 }
@@ -144,6 +163,80 @@ extern "C" __global__ void mamba_forward_6(
     const real x_y = y_[at * H + k];
 
     y_[at * H + k] = h_next_C_ + x_y;  // y
+}
+
+// All steps in one launch: a block takes of a row of the batch its part of hidden, and keeps its values.
+extern "C" __global__ void mamba_forward_7(
+        const Index B, const Index T, const Index H, const Index K, const Index R, ReadReal exp_A_log,
+        Read t_, Read gates, Read t_x, Write y_, Write exp_h, Write h, const bool* __restrict__ finished) {
+    extern __shared__ real shared[];
+    const Index b = blockIdx.x, thread = 32 * threadIdx.y + threadIdx.x;
+    const Index last = steps_of(finished, B, b, 0, T);
+    const Index own = (H + gridDim.y - 1) / gridDim.y, begin = blockIdx.y * own;
+    const Index end = begin + own < H ? begin + own : H;
+
+    real* next = shared;
+    real* const s_h = next - begin * K;
+    next += own * K;
+    real* const s_h_next_C = next - begin;
+
+    {
+        const Index t = 0;
+        for (Index k = begin * K + thread; k < end * K; k += 256) {
+            const Index at = t * B + b;
+            s_h[k] = h[at * (H * K) + k];
+        }
+    }
+    __syncthreads();
+    for (Index t = 0; t < last; t++) {
+        for (Index k = begin * K + thread; k < end * K; k += 256) {
+            const Index k_H = k / K, k_K = k % K, at = t * B + b;
+            const real exp_A_log_ = exp_A_log[k];
+            const real t__2 = t_[at * H + k_H];
+            const real B_ = gates[at * (2 * K + R) + R + k_K];
+            const real h_ = s_h[k];
+            const real t_x_ = t_x[at * H + k_H];
+            const real exp_h_ = exp(-exp_A_log_ * t__2);
+            const real h_next = B_ * t_x_ + h_ * exp_h_;
+            exp_h[at * (H * K) + k] = exp_h_;
+            s_h[k] = h_next;
+            h[(at + B) * (H * K) + k] = h_next;
+        }
+        __syncthreads();
+        for (Index from = begin, lanes = lanes_of(K); from < end; from += 256 / lanes) {
+            const Index k = from + thread / lanes, at = t * B + b;
+            const bool inside = k < end;
+            real h_next_C = 0;
+            for (Index j = thread % lanes; inside && j < K; j += lanes) {
+                const real h_next = s_h[k * K + j];
+                const real C = gates[at * (2 * K + R) + K + R + j];
+                h_next_C += h_next * C;
+            }
+            h_next_C = over_lanes(h_next_C, lanes);
+            if (inside && thread % lanes == 0) {
+                s_h_next_C[k] = h_next_C;
+            }
+        }
+        __syncthreads();
+        for (Index k = begin + thread; k < end; k += 256) {
+            const Index at = t * B + b;
+            const real h_next_C = s_h_next_C[k];
+            const real x_y = y_[at * H + k];
+            y_[at * H + k] = h_next_C + x_y;  // y
+        }
+        __syncthreads();
+    }
+    for (Index t = last; t < T; t++) {
+        for (Index k = begin * K + thread; k < end * K; k += 256) {
+            const Index at = t * B + b;
+            exp_h[at * (H * K) + k] = 0;
+            h[(at + B) * (H * K) + k] = s_h[k];
+        }
+        for (Index k = begin + thread; k < end; k += 256) {
+            const Index at = t * B + b;
+            y_[at * H + k] = 0;
+        }
+    }
 }
 
 // Computes t_x and g_D.
@@ -229,8 +322,8 @@ extern "C" __global__ void mamba_backward_5(
         B_d_h_next += B_ * d_h_next_;
         d_a_h_exp_A_log += d_exp_h_ * exp_A_log_;
     }
-    B_d_h_next = over_lanes(B_d_h_next);
-    d_a_h_exp_A_log = over_lanes(d_a_h_exp_A_log);
+    B_d_h_next = over_lanes(B_d_h_next, blockDim.x);
+    d_a_h_exp_A_log = over_lanes(d_a_h_exp_A_log, blockDim.x);
     if (!inside || threadIdx.x > 0) return;
     d_x[at * H + k] = over ? 0 : B_d_h_next;
     d_a_t[at * H + k] = over ? 0 : d_a_h_exp_A_log;
@@ -280,8 +373,125 @@ extern "C" __global__ void mamba_backward_7(
     d_a_t[at * H + k] = over ? 0 : -d_t * expm1(-t__2);
 }
 
+// All steps in one launch: a block takes a row of the batch, and keeps its values.
+extern "C" __global__ void mamba_backward_8(
+        const Index B, const Index T, const Index H, const Index K, const Index R, Read gates, Read d_y,
+        Read exp_h, Read h, Read t_, Read t_x_2, ReadReal exp_A_log, Read x, WriteReal g_exp_A_log,
+        Write d_x, Write d_gates, Write d_a_t, Write d_h, const bool* __restrict__ finished) {
+    extern __shared__ real shared[];
+    const Index b = blockIdx.x, thread = 32 * threadIdx.y + threadIdx.x;
+    const Index last = steps_of(finished, B, b, 0, T);
+
+    real* next = shared;
+    real* const s_d_h = next;
+    next += H * K;
+    real* const s_d_h_next = next;
+    next += H * K;
+    real* const s_d_exp_h = next;
+    next += H * K;
+    real* const s_B_d_h_next = next;
+    next += H;
+    real* const s_d_a_h_exp_A_log = next;
+
+    for (Index k = thread; k < H * K; k += 256) {
+        s_d_h[k] = d_h[b * (H * K) + k];
+    }
+    __syncthreads();
+    for (Index t = last; t < T; t++) {
+        for (Index k = thread; k < H * K; k += 256) {
+            const Index at = t * B + b;
+            g_exp_A_log[at * (H * K) + k] = 0;
+        }
+        for (Index k = thread; k < H; k += 256) {
+            const Index at = t * B + b;
+            d_x[at * H + k] = 0;
+            d_a_t[at * H + k] = 0;
+        }
+        for (Index k = thread; k < K; k += 256) {
+            const Index at = t * B + b;
+            d_gates[at * (2 * K + R) + K + R + k] = 0;
+            d_gates[at * (2 * K + R) + R + k] = 0;
+        }
+    }
+    for (Index t = last - 1; t >= 0; t--) {
+        for (Index k = thread; k < H * K; k += 256) {
+            const Index k_H = k / K, k_K = k % K, at = t * B + b;
+            const real C = gates[at * (2 * K + R) + K + R + k_K];
+            const real d_h_later = s_d_h[k];
+            const real d_y_ = d_y[at * H + k_H];
+            const real exp_h_ = exp_h[at * (H * K) + k];
+            const real h_ = h[at * (H * K) + k];
+            const real t__2 = t_[at * H + k_H];
+            const real d_h_next = d_h_later + d_y_ * C;
+            const real d_exp_h = d_h_next * exp_h_ * h_;
+            s_d_h_next[k] = d_h_next;
+            s_d_exp_h[k] = d_exp_h;
+            g_exp_A_log[at * (H * K) + k] = -d_exp_h * t__2;
+            s_d_h[k] = d_h_next * exp_h_;  // d_h
+        }
+        __syncthreads();
+        for (Index from = 0, lanes = lanes_of(K); from < H; from += 256 / lanes) {
+            const Index k = from + thread / lanes, at = t * B + b;
+            const bool inside = k < H;
+            real B_d_h_next = 0;
+            real d_a_h_exp_A_log = 0;
+            for (Index j = thread % lanes; inside && j < K; j += lanes) {
+                const real B_ = gates[at * (2 * K + R) + R + j];
+                const real d_h_next = s_d_h_next[k * K + j];
+                const real d_exp_h = s_d_exp_h[k * K + j];
+                const real exp_A_log_ = exp_A_log[k * K + j];
+                B_d_h_next += B_ * d_h_next;
+                d_a_h_exp_A_log += d_exp_h * exp_A_log_;
+            }
+            B_d_h_next = over_lanes(B_d_h_next, lanes);
+            d_a_h_exp_A_log = over_lanes(d_a_h_exp_A_log, lanes);
+            if (inside && thread % lanes == 0) {
+                s_B_d_h_next[k] = B_d_h_next;
+                d_x[at * H + k] = B_d_h_next;
+                s_d_a_h_exp_A_log[k] = d_a_h_exp_A_log;
+            }
+        }
+        for (Index from = 0; from < K; from += 32) {
+            const Index k = from + threadIdx.x, at = t * B + b;
+            const bool inside = k < K;
+            real d_y_h_next = 0;
+            real d_h_next_t_x = 0;
+            for (Index j = threadIdx.y; inside && j < H; j += 8) {
+                const real d_y_ = d_y[at * H + j];
+                const real h_next = h[(at + B) * (H * K) + j * K + k];
+                const real d_h_next = s_d_h_next[j * K + k];
+                const real t_x = t_x_2[at * H + j];
+                d_y_h_next += d_y_ * h_next;
+                d_h_next_t_x += d_h_next * t_x;
+            }
+            d_y_h_next = over_threads(d_y_h_next);
+            __syncthreads();
+            d_h_next_t_x = over_threads(d_h_next_t_x);
+            __syncthreads();
+            if (inside && threadIdx.y == 0) {
+                d_gates[at * (2 * K + R) + K + R + k] = d_y_h_next;
+                d_gates[at * (2 * K + R) + R + k] = d_h_next_t_x;
+            }
+        }
+        __syncthreads();
+        for (Index k = thread; k < H; k += 256) {
+            const Index at = t * B + b;
+            const real B_d_h_next = s_B_d_h_next[k];
+            const real d_a_h_exp_A_log = s_d_a_h_exp_A_log[k];
+            const real x_ = x[at * H + k];
+            const real t__2 = t_[at * H + k];
+            const real d_t = B_d_h_next * x_ - d_a_h_exp_A_log;
+            d_a_t[at * H + k] = -d_t * expm1(-t__2);
+        }
+        __syncthreads();
+    }
+    for (Index k = thread; k < H * K; k += 256) {
+        d_h[b * (H * K) + k] = s_d_h[k];
+    }
+}
+
 // The sums of g_exp_A_log and d_a_t over 256 rows each.
-extern "C" __global__ void mamba_backward_8_parts(
+extern "C" __global__ void mamba_backward_9_parts(
         const Index rows, WriteReal parts, const Index H, const Index K, ReadReal g_exp_A_log, Read d_a_t) {
     const Index k = (Index)blockIdx.y * 32 + threadIdx.x, first = (Index)blockIdx.x * 256;
     const Index count = rows - first < 256 ? rows - first : 256;
@@ -294,7 +504,7 @@ extern "C" __global__ void mamba_backward_8_parts(
 }
 
 // The sums of g_exp_A_log and d_a_t over all rows, from those over 256.
-extern "C" __global__ void mamba_backward_8(
+extern "C" __global__ void mamba_backward_9(
         const Index count, ReadReal parts, const Index H, const Index K, WriteReal d_exp_A_log, Write d_b_t) {
     const Index k = (Index)blockIdx.x * 32 + threadIdx.x;
 
@@ -304,7 +514,7 @@ extern "C" __global__ void mamba_backward_8(
     else if (k < H + H * K) d_b_t[k - H * K] = total;
 }
 
-extern "C" __global__ void mamba_backward_10(
+extern "C" __global__ void mamba_backward_11(
         const Index H, const Index K, ReadReal d_exp_A_log, ReadReal exp_A_log, Write d_A_log) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= H * K) return;
@@ -316,7 +526,7 @@ extern "C" __global__ void mamba_backward_10(
     d_A_log[k] = d_exp_A_log_ * exp_A_log_;
 }
 
-extern "C" __global__ void mamba_backward_11(
+extern "C" __global__ void mamba_backward_12(
         const Index rows, const Index H, Write d_x, Read D, Read d_w_x, Read d_y, Read t_) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;

@@ -160,15 +160,23 @@ def forward(
     launch("mamba_forward_3", dtype, T * B * H, T * B, H, t_, b_t, x, t_x)
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H, K))
-    for t in range(T):
-        # h' = exp(-t * exp(A_log)) * h + outer(t * x, B)
-        launch(
-            "mamba_forward_4", dtype, B * H * K, B, t, H, K, R, exp_A_log, t_, gates, h, t_x, exp_h, finished,
+    blocks = row_blocks(B, (H, K + 1, 0), dtype)
+    if blocks:
+        row_by_row(
+            "mamba_forward_7", dtype, blocks, (H, K + 1, 0), B, T, H, K, R, exp_A_log, t_, gates, t_x, y_,
+            exp_h, h, finished,
         )
+    else:
+        for t in range(T):
+            # h' = exp(-t * exp(A_log)) * h + outer(t * x, B)
+            launch(
+                "mamba_forward_4", dtype, B * H * K, B, t, H, K, R, exp_A_log, t_, gates, h, t_x, exp_h,
+                finished,
+            )
 
-        # y = h' @ C + D * x
-        along_rows("mamba_forward_5", dtype, B * H, K, B, t, H, K, R, h, gates, h_next_C)
-        launch("mamba_forward_6", dtype, B * H, B, t, H, h_next_C, y_)
+            # y = h' @ C + D * x
+            along_rows("mamba_forward_5", dtype, B * H, K, B, t, H, K, R, h, gates, h_next_C)
+            launch("mamba_forward_6", dtype, B * H, B, t, H, h_next_C, y_)
 
     clear(finished, gates, t_, exp_h.reshape(T, B, H * K))
 
@@ -218,28 +226,35 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     clear(finished, g_D)
     column_sums("mamba_backward_2", dtype, T * B, H, (H, g_D), (H, d_D))
 
-    for t in reversed(range(T)):
-        # d_h_next, d_exp_h, g_exp_A_log and d_h.
-        launch(
-            "mamba_backward_4", dtype, B * H * K, B, t, H, K, R, gates, d_h, d_y, exp_h, h, t_, d_h_next,
-            d_exp_h, g_exp_A_log, finished,
+    blocks = row_blocks(B, (1, 2 * H + 3 * H * K, 0), dtype)
+    if blocks:
+        row_by_row(
+            "mamba_backward_8", dtype, blocks, (1, 2 * H + 3 * H * K, 0), B, T, H, K, R, gates, d_y, exp_h, h,
+            t_, t_x_2, exp_A_log, x, g_exp_A_log, d_x, d_gates, d_a_t, d_h, finished,
         )
+    else:
+        for t in reversed(range(T)):
+            # d_h_next, d_exp_h, g_exp_A_log and d_h.
+            launch(
+                "mamba_backward_4", dtype, B * H * K, B, t, H, K, R, gates, d_h, d_y, exp_h, h, t_, d_h_next,
+                d_exp_h, g_exp_A_log, finished,
+            )
 
-        # d_x = sum of B * d_h_next over keys
-        # d_a_t = sum of d_exp_h * exp_A_log over keys
-        along_rows(
-            "mamba_backward_5", dtype, B * H, K, B, t, H, K, R, gates, d_h_next, d_exp_h, exp_A_log, d_x,
-            d_a_t, finished,
-        )
+            # d_x = sum of B * d_h_next over keys
+            # d_a_t = sum of d_exp_h * exp_A_log over keys
+            along_rows(
+                "mamba_backward_5", dtype, B * H, K, B, t, H, K, R, gates, d_h_next, d_exp_h, exp_A_log, d_x,
+                d_a_t, finished,
+            )
 
-        # d_y_h_next = sum of d_y * h_next over hidden
-        # d_h_next_t_x = sum of d_h_next * t_x over hidden
-        down_columns(
-            "mamba_backward_6", dtype, B * K, B, t, H, K, R, d_y, h, d_h_next, t_x_2, d_gates, finished,
-        )
+            # d_y_h_next = sum of d_y * h_next over hidden
+            # d_h_next_t_x = sum of d_h_next * t_x over hidden
+            down_columns(
+                "mamba_backward_6", dtype, B * K, B, t, H, K, R, d_y, h, d_h_next, t_x_2, d_gates, finished,
+            )
 
-        # d_a_t.
-        launch("mamba_backward_7", dtype, B * H, B, t, H, d_x, d_a_t, x, t_, finished)
+            # d_a_t.
+            launch("mamba_backward_7", dtype, B * H, B, t, H, d_x, d_a_t, x, t_, finished)
 
     # d_W_1_x = W_2.T @ d_a_t
     product(d_a_t.reshape(T * B, H), W_2, d_gates[..., :R].reshape(T * B, R))
@@ -251,12 +266,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     product(d_a_t.reshape(T * B, H).T, gates[..., :R].reshape(T * B, R), d_W_2)
     clear(finished, g_exp_A_log.reshape(T, B, H * K))
     column_sums(
-        "mamba_backward_8", dtype, T * B, H + H * K, (H, K, g_exp_A_log, d_a_t),
+        "mamba_backward_9", dtype, T * B, H + H * K, (H, K, g_exp_A_log, d_a_t),
         (H, K, d_exp_A_log, d_b_t),
     )
 
     # d_A_log = d_exp_A_log * exp_A_log
-    launch("mamba_backward_10", dtype, H * K, H, K, d_exp_A_log, exp_A_log, d_A_log)
+    launch("mamba_backward_11", dtype, H * K, H, K, d_exp_A_log, exp_A_log, d_A_log)
 
     # d_w_x = W_1.T @ d_W_1_x + W_B.T @ d_h_next_t_x + W_C.T @ d_y_h_next
     product(d_gates.reshape(T * B, 2 * K + R), W, d_w_x.reshape(T * B, H))
@@ -264,7 +279,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     product(d_gates[..., :R].reshape(T * B, R).T, x.reshape(T * B, H), d_W[:R])
 
     # d_x = d_w_x + d_x * t + d_y * D
-    launch("mamba_backward_11", dtype, T * B * H, T * B, H, d_x, D, d_w_x, d_y, t_)
+    launch("mamba_backward_12", dtype, T * B * H, T * B, H, d_x, D, d_w_x, d_y, t_)
     clear(finished, d_x)
 
     return Grads(params=Params(d_W, d_W_2, d_A_log, d_b_t, d_D), x=d_x, initial=States(d_h))
@@ -436,6 +451,54 @@ def launch(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> None:
     """Run a kernel with so many threads, if any."""
     if threads > 0:
         kernel(name, dtype)((-(-threads // 256),), (256,), arguments)
+
+
+# How many blocks share a sequence, where all steps are one launch: 0 to launch each step, None to choose by
+# size.
+BLOCKS = None
+
+
+@cache
+def limits(device: int) -> tuple[int, int]:
+    """How many multiprocessors a device has, and how many bytes of shared memory a block may ask for."""
+    told = cp.cuda.Device(device).attributes
+    return told["MultiProcessorCount"], told["MaxSharedMemoryPerBlockOptin"] - 1024
+
+
+def row_blocks(B: int, held: tuple, dtype: np.dtype) -> int:
+    """How many blocks take a sequence through all steps; 0 where what one keeps has no room.
+
+    held: how long the axis is that they share, how many numbers a block keeps for each of that, and how many
+    further. They are as many as the device holds at once, of 1024 numbers at least, and where these have no
+    room more.
+    """
+    processors, most = limits(cp.cuda.Device().id)
+    if B == 0 or BLOCKS == 0:
+        return 0
+    (axis, each, further), room = held, (most - 2048) // arithmetic(dtype).itemsize
+    fewest = -(-axis // max((room - further) // max(each, 1), 1))
+    blocks = BLOCKS or max(min(processors // B, axis * each // 1024), fewest, 1)
+    return min(blocks, axis) if kept_numbers(min(blocks, axis), held) <= room else 0
+
+
+def kept_numbers(blocks: int, held: tuple) -> int:
+    """How many numbers each of so many blocks keeps."""
+    axis, each, further = held
+    return -(-axis // blocks) * each + further
+
+
+@cache
+def roomy(name: str, dtype: np.dtype, device: int) -> Any:
+    """A kernel whose blocks may ask for all shared memory of a device, beside 2 KiB of sums."""
+    found, (_, most) = kernel(name, dtype), limits(device)
+    found.max_dynamic_shared_size_bytes = most - 2048
+    return found
+
+
+def row_by_row(name: str, dtype: np.dtype, blocks: int, held: tuple, B: int, *arguments: Any) -> None:
+    """Run a kernel that takes all steps, with so many blocks for each sequence."""
+    room = kept_numbers(blocks, held) * arithmetic(dtype).itemsize
+    roomy(name, dtype, cp.cuda.Device().id)((B, blocks), (32, 8), (B, *arguments), shared_mem=room)
 
 
 def product(a: cp.ndarray, b: cp.ndarray, out: cp.ndarray, add: bool = False) -> None:

@@ -7,6 +7,8 @@
 // Sizes: T steps, B sequences, I input, H hidden, K keys.
 // `at` is the row of an array that is kept for every step, `b` that of one that is not. Where a sequence is `over`
 // it keeps its states, and hands their gradients on.
+// A kernel with `shared` takes all steps too: a block goes through those of one sequence, and keeps what passes
+// from stage to stage in shared memory (s_...).
 // Of matrices `k` is the entry, row by row, and `k_H` its place along H; a sum goes over `j`.
 
 #ifdef HALF
@@ -27,6 +29,16 @@ __device__ inline real softplus(real a) { return (a > 0 ? a : real(0)) + log1p(e
 __device__ inline real sign(real a) { return a > 0 ? real(1) : a < 0 ? real(-1) : real(0); }
 __device__ inline real square(real a) { return a * a; }
 __device__ inline real larger(real a, real b) { return a >= b ? a : b; }
+
+// How many steps a sequence takes, `first` at least: those before it is over, found by halving.
+__device__ inline Index steps_of(const bool* finished, const Index B, const Index b, Index first, Index T) {
+    while (finished && first < T) {
+        const Index t = (first + T) / 2;
+        if (finished[t * B + b]) T = t;
+        else first = t + 1;
+    }
+    return T;
+}
 
 // The sum of every 8th row of a column, for each of 8 threads: the first from row 0 on, the next from row 1.
 template <class Entry>
@@ -50,9 +62,16 @@ __device__ inline real over_threads(const real total) {
 }
 
 // The sum of what the threads of a row have, who lie side by side in a warp, added in pairs; for each of them.
-__device__ inline real over_lanes(real total) {
-    for (int n = blockDim.x / 2; n > 0; n /= 2) total += __shfl_xor_sync(0xffffffff, total, n);
+__device__ inline real over_lanes(real total, const Index lanes) {
+    for (int n = lanes / 2; n > 0; n /= 2) total += __shfl_xor_sync(0xffffffff, total, n);
     return total;
+}
+
+// How many threads add up a row of so many entries: a power of two, those of a warp at most.
+__device__ inline Index lanes_of(const Index width) {
+    Index lanes = 1;
+    while (lanes < width && lanes < 32) lanes *= 2;
+    return lanes;
 }
 
 // k = (W_k @ x) / sqrt(keys) + b_k
@@ -196,13 +215,138 @@ extern "C" __global__ void matrix_lstm_forward_8(
         const real q = gates[at * (2 * H + 2 * K + 2) + j];
         C_next_q_ += C_next * q;
     }
-    C_next_q_ = over_lanes(C_next_q_);
+    C_next_q_ = over_lanes(C_next_q_, blockDim.x);
     if (!inside || threadIdx.x > 0) return;
     C_next_q[at * H + k] = C_next_q_;
 }
 
-// h = o * (C' @ q) / maximum(abs(sum_(q * n')), exp(-m'))
+// All steps in one launch: a block takes a row of the batch, and keeps its values.
 extern "C" __global__ void matrix_lstm_forward_9(
+        const Index B, const Index T, const Index H, const Index K, WriteReal lf, Read gates, Write m,
+        WriteReal i_, WriteReal f, WriteReal exp_h, Write n, WriteReal v_h, Write C, Write C_next_q,
+        const bool* __restrict__ finished) {
+    extern __shared__ real shared[];
+    const Index b = blockIdx.x, thread = 32 * threadIdx.y + threadIdx.x;
+    const Index last = steps_of(finished, B, b, 0, T);
+
+    real* next = shared;
+    real* const s_C = next;
+    next += H * K;
+    real* const s_n = next;
+    next += K;
+    real* const s_m = next;
+    next += 1;
+    real* const s_i = next;
+    next += 1;
+    real* const s_f = next;
+    next += 1;
+    real* const s_i_k = next;
+
+    {
+        const Index t = 0;
+        for (Index k = thread; k < H * K; k += 256) {
+            const Index at = t * B + b;
+            s_C[k] = C[at * (H * K) + k];
+        }
+        for (Index k = thread; k < K; k += 256) {
+            const Index at = t * B + b;
+            s_n[k] = n[at * K + k];
+        }
+        if (thread == 0) {
+            const Index at = t * B + b;
+            s_m[0] = m[at];
+        }
+    }
+    __syncthreads();
+    for (Index t = 0; t < last; t++) {
+        if (thread == 0) {
+            const Index at = t * B + b;
+            const real m_ = s_m[0];
+            const real x_lf = lf[at];
+            const real ip = gates[at * (2 * H + 2 * K + 2) + 2 * H + 2 * K];
+            const real lf_ = m_ + x_lf;
+            const real m_next = larger(lf_, ip);
+            const real i__2 = exp(ip - m_next);
+            const real f_ = exp(lf_ - m_next);
+            lf[at] = lf_;
+            s_m[0] = m_next;
+            m[(at + B)] = m_next;
+            s_i[0] = i__2;
+            i_[at] = i__2;
+            s_f[0] = f_;
+            f[at] = f_;
+            exp_h[at] = exp(-m_next);
+        }
+        __syncthreads();
+        for (Index k = thread; k < K; k += 256) {
+            const Index at = t * B + b;
+            const real i__2 = s_i[0];
+            const real k_ = gates[at * (2 * H + 2 * K + 2) + K + k];
+            const real f_ = s_f[0];
+            const real n_ = s_n[k];
+            const real q = gates[at * (2 * H + 2 * K + 2) + k];
+            const real i_k = i__2 * k_;
+            const real n_next = f_ * n_ + i_k;
+            s_i_k[k] = i_k;
+            s_n[k] = n_next;
+            n[(at + B) * K + k] = n_next;
+            v_h[at * K + k] = q * n_next;
+        }
+        __syncthreads();
+        for (Index k = thread; k < H * K; k += 256) {
+            const Index k_H = k / K, k_K = k % K, at = t * B + b;
+            const real C_ = s_C[k];
+            const real f_ = s_f[0];
+            const real i_k = s_i_k[k_K];
+            const real v = gates[at * (2 * H + 2 * K + 2) + 2 * K + k_H];
+            const real C_next = C_ * f_ + i_k * v;
+            s_C[k] = C_next;
+            C[(at + B) * (H * K) + k] = C_next;
+        }
+        __syncthreads();
+        for (Index from = 0, lanes = lanes_of(K); from < H; from += 256 / lanes) {
+            const Index k = from + thread / lanes, at = t * B + b;
+            const bool inside = k < H;
+            real C_next_q_ = 0;
+            for (Index j = thread % lanes; inside && j < K; j += lanes) {
+                const real C_next = s_C[k * K + j];
+                const real q = gates[at * (2 * H + 2 * K + 2) + j];
+                C_next_q_ += C_next * q;
+            }
+            C_next_q_ = over_lanes(C_next_q_, lanes);
+            if (inside && thread % lanes == 0) {
+                C_next_q[at * H + k] = C_next_q_;
+            }
+        }
+        __syncthreads();
+    }
+    for (Index t = last; t < T; t++) {
+        if (thread == 0) {
+            const Index at = t * B + b;
+            lf[at] = 0;
+            m[(at + B)] = s_m[0];
+            i_[at] = 0;
+            f[at] = 0;
+            exp_h[at] = 0;
+        }
+        for (Index k = thread; k < K; k += 256) {
+            const Index at = t * B + b;
+            n[(at + B) * K + k] = s_n[k];
+            v_h[at * K + k] = 0;
+        }
+        for (Index k = thread; k < H * K; k += 256) {
+            const Index at = t * B + b;
+            C[(at + B) * (H * K) + k] = s_C[k];
+        }
+        for (Index k = thread; k < H; k += 256) {
+            const Index at = t * B + b;
+            C_next_q[at * H + k] = 0;
+        }
+    }
+}
+
+// h = o * (C' @ q) / maximum(abs(sum_(q * n')), exp(-m'))
+extern "C" __global__ void matrix_lstm_forward_10(
         const Index rows, ReadReal sum_v_h, ReadReal exp_h, WriteReal abs_sum_v_h,
         WriteReal maximum_abs_sum_v_h) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
@@ -218,7 +362,7 @@ extern "C" __global__ void matrix_lstm_forward_9(
 }
 
 // h = o * (C' @ q) / maximum(abs(sum_(q * n')), exp(-m'))
-extern "C" __global__ void matrix_lstm_forward_10(
+extern "C" __global__ void matrix_lstm_forward_11(
         const Index rows, const Index H, const Index K, Read C_next_q, ReadReal maximum_abs_sum_v_h,
         Read gates, Write h) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
@@ -378,7 +522,7 @@ extern "C" __global__ void matrix_lstm_backward_9(
         const real d_C_next_ = d_C_next[b * (H * K) + j];
         C_d_C_next_ += C_ * d_C_next_;
     }
-    C_d_C_next_ = over_threads(over_lanes(C_d_C_next_));
+    C_d_C_next_ = over_threads(over_lanes(C_d_C_next_, 32));
     if (threadIdx.x > 0 || threadIdx.y > 0) return;
     C_d_C_next[b] = over ? 0 : C_d_C_next_;
 }
@@ -398,7 +542,7 @@ extern "C" __global__ void matrix_lstm_backward_10(
         const real i_k = i_k_2[at * K + j];
         d_C_next_i_k += d_C_next_ * i_k;
     }
-    d_C_next_i_k = over_lanes(d_C_next_i_k);
+    d_C_next_i_k = over_lanes(d_C_next_i_k, blockDim.x);
     if (!inside || threadIdx.x > 0) return;
     d_gates_2[at * (2 * H) + k] = over ? 0 : d_C_next_i_k;
 }
@@ -483,8 +627,226 @@ extern "C" __global__ void matrix_lstm_backward_13(
     if (!over) d_m[b] = d_lf_;
 }
 
+// All steps in one launch: a block takes a row of the batch, and keeps its values.
+extern "C" __global__ void matrix_lstm_backward_14(
+        const Index B, const Index T, const Index H, const Index K, Write d_gates, Read gates, Read n,
+        ReadReal f, Read d_C_next_q, Read C, Read i_k_2, ReadReal i_, ReadReal p_k, ReadReal d_exp_h,
+        ReadReal lf, Write d_gates_2, WriteReal d_k, WriteReal g_b_f, Write d_gates_3, Write d_C,
+        Write d_n, Write d_m, const bool* __restrict__ finished) {
+    extern __shared__ real shared[];
+    const Index b = blockIdx.x, thread = 32 * threadIdx.y + threadIdx.x;
+    const Index last = steps_of(finished, B, b, 0, T);
+
+    real* next = shared;
+    real* const s_d_C = next;
+    next += H * K;
+    real* const s_d_n = next;
+    next += K;
+    real* const s_d_m = next;
+    next += 1;
+    real* const s_d_n_next = next;
+    next += K;
+    real* const s_g_f = next;
+    next += K;
+    real* const s_d_C_next = next;
+    next += H * K;
+    real* const s_d_C_next_v = next;
+    next += K;
+    real* const s_sum_g_f = next;
+    next += 1;
+    real* const s_C_d_C_next = next;
+    next += 1;
+    real* const s_C_next_d_C_next_q = next;
+    next += K;
+    real* const s_g_i = next;
+    next += K;
+    real* const s_sum_g_i = next;
+
+    for (Index k = thread; k < H * K; k += 256) {
+        s_d_C[k] = d_C[b * (H * K) + k];
+    }
+    for (Index k = thread; k < K; k += 256) {
+        s_d_n[k] = d_n[b * K + k];
+    }
+    if (thread == 0) {
+        s_d_m[0] = d_m[b];
+    }
+    __syncthreads();
+    for (Index t = last; t < T; t++) {
+        for (Index k = thread; k < H; k += 256) {
+            const Index at = t * B + b;
+            d_gates_2[at * (2 * H) + k] = 0;
+        }
+        for (Index k = thread; k < K; k += 256) {
+            const Index at = t * B + b;
+            d_k[at * K + k] = 0;
+            d_gates[at * (2 * K) + K + k] = 0;
+            d_gates[at * (2 * K) + k] = 0;
+        }
+        if (thread == 0) {
+            const Index at = t * B + b;
+            g_b_f[at] = 0;
+            d_gates_3[at * 2 + 1] = 0;
+            d_gates_3[at * 2] = 0;
+        }
+    }
+    for (Index t = last - 1; t >= 0; t--) {
+        for (Index k = thread; k < K; k += 256) {
+            const Index at = t * B + b;
+            const real d_n_later = s_d_n[k];
+            const real d_v_h = d_gates[at * (2 * K) + k];
+            const real q = gates[at * (2 * H + 2 * K + 2) + k];
+            const real n_ = n[at * K + k];
+            const real f_ = f[at];
+            const real d_n_next = d_n_later + d_v_h * q;
+            s_d_n_next[k] = d_n_next;
+            s_g_f[k] = d_n_next * n_;  // g_f
+            s_d_n[k] = d_n_next * f_;  // d_n
+        }
+        __syncthreads();
+        for (Index k = thread; k < H * K; k += 256) {
+            const Index k_H = k / K, k_K = k % K, at = t * B + b;
+            const real d_C_later = s_d_C[k];
+            const real d_C_next_q_ = d_C_next_q[at * H + k_H];
+            const real q = gates[at * (2 * H + 2 * K + 2) + k_K];
+            const real f_ = f[at];
+            const real d_C_next = d_C_later + d_C_next_q_ * q;
+            s_d_C_next[k] = d_C_next;
+            s_d_C[k] = d_C_next * f_;  // d_C
+        }
+        __syncthreads();
+        for (Index from = 0; from < K; from += 32) {
+            const Index k = from + threadIdx.x, at = t * B + b;
+            const bool inside = k < K;
+            real d_C_next_v = 0;
+            real C_next_d_C_next_q = 0;
+            for (Index j = threadIdx.y; inside && j < H; j += 8) {
+                const real d_C_next = s_d_C_next[j * K + k];
+                const real v = gates[at * (2 * H + 2 * K + 2) + 2 * K + j];
+                const real C_next = C[(at + B) * (H * K) + j * K + k];
+                const real d_C_next_q_ = d_C_next_q[at * H + j];
+                d_C_next_v += d_C_next * v;
+                C_next_d_C_next_q += C_next * d_C_next_q_;
+            }
+            d_C_next_v = over_threads(d_C_next_v);
+            __syncthreads();
+            C_next_d_C_next_q = over_threads(C_next_d_C_next_q);
+            __syncthreads();
+            if (inside && threadIdx.y == 0) {
+                s_d_C_next_v[k] = d_C_next_v;
+                s_C_next_d_C_next_q[k] = C_next_d_C_next_q;
+            }
+        }
+        {
+            real sum_g_f = 0;
+            for (Index j = thread; j < K; j += 256) {
+                const real g_f = s_g_f[j];
+                sum_g_f += g_f;
+            }
+            sum_g_f = over_threads(over_lanes(sum_g_f, 32));
+            __syncthreads();
+            if (thread == 0) {
+                s_sum_g_f[0] = sum_g_f;
+            }
+        }
+        {
+            const Index at = t * B + b;
+            real C_d_C_next = 0;
+            for (Index j = thread; j < H * K; j += 256) {
+                const real C_ = C[at * (H * K) + j];
+                const real d_C_next = s_d_C_next[j];
+                C_d_C_next += C_ * d_C_next;
+            }
+            C_d_C_next = over_threads(over_lanes(C_d_C_next, 32));
+            __syncthreads();
+            if (thread == 0) {
+                s_C_d_C_next[0] = C_d_C_next;
+            }
+        }
+        for (Index from = 0, lanes = lanes_of(K); from < H; from += 256 / lanes) {
+            const Index k = from + thread / lanes, at = t * B + b;
+            const bool inside = k < H;
+            real d_C_next_i_k = 0;
+            for (Index j = thread % lanes; inside && j < K; j += lanes) {
+                const real d_C_next = s_d_C_next[k * K + j];
+                const real i_k = i_k_2[at * K + j];
+                d_C_next_i_k += d_C_next * i_k;
+            }
+            d_C_next_i_k = over_lanes(d_C_next_i_k, lanes);
+            if (inside && thread % lanes == 0) {
+                d_gates_2[at * (2 * H) + k] = d_C_next_i_k;
+            }
+        }
+        __syncthreads();
+        for (Index k = thread; k < K; k += 256) {
+            const Index at = t * B + b;
+            const real d_C_next_v = s_d_C_next_v[k];
+            const real d_n_next = s_d_n_next[k];
+            const real k_ = gates[at * (2 * H + 2 * K + 2) + K + k];
+            const real i__2 = i_[at];
+            const real p_k_ = p_k[0];
+            const real C_next_d_C_next_q = s_C_next_d_C_next_q[k];
+            const real d_v_h = d_gates[at * (2 * K) + k];
+            const real n_next = n[(at + B) * K + k];
+            const real d_k_ = d_C_next_v * i__2 + d_n_next * i__2;
+            s_g_i[k] = d_C_next_v * k_ + d_n_next * k_;  // g_i
+            d_k[at * K + k] = d_k_;
+            d_gates[at * (2 * K) + K + k] = d_k_ * p_k_;  // d_W_k_x
+            d_gates[at * (2 * K) + k] = C_next_d_C_next_q + d_v_h * n_next;  // d_q
+        }
+        __syncthreads();
+        {
+            real sum_g_i = 0;
+            for (Index j = thread; j < K; j += 256) {
+                const real g_i = s_g_i[j];
+                sum_g_i += g_i;
+            }
+            sum_g_i = over_threads(over_lanes(sum_g_i, 32));
+            __syncthreads();
+            if (thread == 0) {
+                s_sum_g_i[0] = sum_g_i;
+            }
+        }
+        __syncthreads();
+        if (thread == 0) {
+            const Index at = t * B + b;
+            const real C_d_C_next = s_C_d_C_next[0];
+            const real sum_g_f = s_sum_g_f[0];
+            const real f_ = f[at];
+            const real i__2 = i_[at];
+            const real sum_g_i = s_sum_g_i[0];
+            const real d_exp_h_ = d_exp_h[at];
+            const real d_m_later = s_d_m[0];
+            const real ip = gates[at * (2 * H + 2 * K + 2) + 2 * H + 2 * K];
+            const real lf_ = lf[at];
+            const real softplus_lf = gates[at * (2 * H + 2 * K + 2) + 2 * H + 2 * K + 1];
+            const real d_f = C_d_C_next + sum_g_f;
+            const real d_a_f = d_f * f_;
+            const real d_i = i__2 * sum_g_i;
+            const real d_m_next = d_m_later - d_a_f - d_exp_h_ - d_i;
+            const real d_lf = d_a_f + d_m_next * (lf_ >= ip ? 1 : 0);
+            const real d_softplus_lf = d_lf * expm1(-softplus_lf);
+            const real g_b_f_ = -d_softplus_lf;
+            g_b_f[at] = g_b_f_;
+            d_gates_3[at * 2 + 1] = g_b_f_;  // d_W_f_x
+            d_gates_3[at * 2] = d_i + d_m_next * (lf_ >= ip ? 0 : 1);  // d_ip
+            s_d_m[0] = d_lf;  // d_m
+        }
+        __syncthreads();
+    }
+    for (Index k = thread; k < H * K; k += 256) {
+        d_C[b * (H * K) + k] = s_d_C[k];
+    }
+    for (Index k = thread; k < K; k += 256) {
+        d_n[b * K + k] = s_d_n[k];
+    }
+    if (thread == 0) {
+        d_m[b] = s_d_m[0];
+    }
+}
+
 // The sums of d_q, d_k, d_C_next_i_k, g_b_f and d_ip over 256 rows each.
-extern "C" __global__ void matrix_lstm_backward_14_parts(
+extern "C" __global__ void matrix_lstm_backward_15_parts(
         const Index rows, WriteReal parts, const Index H, const Index K, Read d_gates, ReadReal d_k,
         Read d_gates_2, ReadReal g_b_f, Read d_gates_3) {
     const Index k = (Index)blockIdx.y * 32 + threadIdx.x, first = (Index)blockIdx.x * 256;
@@ -501,7 +863,7 @@ extern "C" __global__ void matrix_lstm_backward_14_parts(
 }
 
 // The sums of d_q, d_k, d_C_next_i_k, g_b_f and d_ip over all rows, from those over 256.
-extern "C" __global__ void matrix_lstm_backward_14(
+extern "C" __global__ void matrix_lstm_backward_15(
         const Index count, ReadReal parts, const Index H, const Index K, Write d_b, Write d_b_2,
         Write d_b_f, Write d_b_i) {
     const Index k = (Index)blockIdx.x * 32 + threadIdx.x;
@@ -515,7 +877,7 @@ extern "C" __global__ void matrix_lstm_backward_14(
     else if (k < 2 * K + H + 2) d_b_i[k - (2 * K + H + 1)] = total;
 }
 
-extern "C" __global__ void matrix_lstm_backward_16(
+extern "C" __global__ void matrix_lstm_backward_17(
         const Index rows, const Index I, Write d_x, Read d_w_x_2) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * I) return;

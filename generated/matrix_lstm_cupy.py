@@ -196,25 +196,34 @@ def forward(
     C[0] = 0 if initial is None else check("initial.C", initial.C, (B, H, K))
     n[0] = 0 if initial is None else check("initial.n", initial.n, (B, K))
     m[0] = 0 if initial is None else check("initial.m", initial.m, (B, 1))
-    for t in range(T):
-        # lf = m + log_sigmoid(W_f @ x + b_f)
-        # m' = maximum(lf, ip)
-        # i = exp(ip - m')
-        # f = exp(lf - m')
-        # h = o * (C' @ q) / maximum(abs(sum_(q * n')), exp(-m'))
-        launch("matrix_lstm_forward_5", dtype, B, B, t, H, K, m, lf, gates, i, f, exp_h, finished)
+    blocks = row_blocks(B, (1, 2 * K + H * K + 3, 0), dtype)
+    if blocks:
+        row_by_row(
+            "matrix_lstm_forward_9", dtype, blocks, (1, 2 * K + H * K + 3, 0), B, T, H, K, lf, gates, m, i, f,
+            exp_h, n, v_h, C, C_next_q, finished,
+        )
+    else:
+        for t in range(T):
+            # lf = m + log_sigmoid(W_f @ x + b_f)
+            # m' = maximum(lf, ip)
+            # i = exp(ip - m')
+            # f = exp(lf - m')
+            # h = o * (C' @ q) / maximum(abs(sum_(q * n')), exp(-m'))
+            launch("matrix_lstm_forward_5", dtype, B, B, t, H, K, m, lf, gates, i, f, exp_h, finished)
 
-        # C' = f * C + i * outer(v, k)
-        # n' = f * n + k * i
-        launch("matrix_lstm_forward_6", dtype, B * K, B, t, H, K, i, gates, f, n, i_k, v_h, finished)
-        launch("matrix_lstm_forward_7", dtype, B * H * K, B, t, H, K, C, f, i_k, gates, finished)
-        along_rows("matrix_lstm_forward_8", dtype, B * H, K, B, t, H, K, C, gates, C_next_q)
+            # C' = f * C + i * outer(v, k)
+            # n' = f * n + k * i
+            launch("matrix_lstm_forward_6", dtype, B * K, B, t, H, K, i, gates, f, n, i_k, v_h, finished)
+            launch("matrix_lstm_forward_7", dtype, B * H * K, B, t, H, K, C, f, i_k, gates, finished)
+            along_rows("matrix_lstm_forward_8", dtype, B * H, K, B, t, H, K, C, gates, C_next_q)
 
     # h = o * (C' @ q) / maximum(abs(sum_(q * n')), exp(-m'))
     row_sum(v_h, sum_v_h, dtype)
-    launch("matrix_lstm_forward_9", dtype, T * B, T * B, sum_v_h, exp_h, abs_sum_v_h, maximum_abs_sum_v_h)
     launch(
-        "matrix_lstm_forward_10", dtype, T * B * H, T * B, H, K, C_next_q, maximum_abs_sum_v_h, gates, h,
+        "matrix_lstm_forward_10", dtype, T * B, T * B, sum_v_h, exp_h, abs_sum_v_h, maximum_abs_sum_v_h,
+    )
+    launch(
+        "matrix_lstm_forward_11", dtype, T * B * H, T * B, H, K, C_next_q, maximum_abs_sum_v_h, gates, h,
     )
     clear(finished, gates, lf, i, f, exp_h, C_next_q, sum_v_h, abs_sum_v_h, maximum_abs_sum_v_h)
 
@@ -299,49 +308,59 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     d_gates[..., :K] = d_abs_sum_v_h
 
-    for t in reversed(range(T)):
-        # d_k, g_f and d_n.
-        launch(
-            "matrix_lstm_backward_6", dtype, B * K, B, t, H, K, d_n, d_gates, gates, n, f, d_k, g_f, finished,
+    blocks = row_blocks(B, (1, 2 * H * K + 6 * K + 4, 0), dtype)
+    if blocks:
+        row_by_row(
+            "matrix_lstm_backward_14", dtype, blocks, (1, 2 * H * K + 6 * K + 4, 0), B, T, H, K, d_gates,
+            gates, n, f, d_C_next_q, C, i_k_2, i, p_k, d_exp_h, lf, d_gates_2, d_k, g_b_f, d_gates_3, d_C,
+            d_n, d_m, finished,
         )
+    else:
+        for t in reversed(range(T)):
+            # d_k, g_f and d_n.
+            launch(
+                "matrix_lstm_backward_6", dtype, B * K, B, t, H, K, d_n, d_gates, gates, n, f, d_k, g_f,
+                finished,
+            )
 
-        # d_C_next and d_C.
-        launch(
-            "matrix_lstm_backward_7", dtype, B * H * K, B, t, H, K, d_C, d_C_next_q, gates, f, d_C_next,
-            finished,
-        )
+            # d_C_next and d_C.
+            launch(
+                "matrix_lstm_backward_7", dtype, B * H * K, B, t, H, K, d_C, d_C_next_q, gates, f, d_C_next,
+                finished,
+            )
 
-        # d_C_next_v = sum of d_C_next * v over hidden
-        down_columns(
-            "matrix_lstm_backward_8", dtype, B * K, B, t, H, K, d_C_next, gates, d_C_next_v, finished,
-        )
-        row_sum(g_f, d_lf, dtype)
+            # d_C_next_v = sum of d_C_next * v over hidden
+            down_columns(
+                "matrix_lstm_backward_8", dtype, B * K, B, t, H, K, d_C_next, gates, d_C_next_v, finished,
+            )
+            row_sum(g_f, d_lf, dtype)
 
-        # C_d_C_next = sum of C * d_C_next over hidden and keys
-        over_matrices("matrix_lstm_backward_9", dtype, B, B, t, H, K, C, d_C_next, C_d_C_next, finished)
+            # C_d_C_next = sum of C * d_C_next over hidden and keys
+            over_matrices("matrix_lstm_backward_9", dtype, B, B, t, H, K, C, d_C_next, C_d_C_next, finished)
 
-        # d_C_next_i_k = sum of d_C_next * i_k over keys
-        along_rows(
-            "matrix_lstm_backward_10", dtype, B * H, K, B, t, H, K, d_C_next, i_k_2, d_gates_2, finished,
-        )
+            # d_C_next_i_k = sum of d_C_next * i_k over keys
+            along_rows(
+                "matrix_lstm_backward_10", dtype, B * H, K, B, t, H, K, d_C_next, i_k_2, d_gates_2, finished,
+            )
 
-        # C_next_d_C_next_q = sum of C_next * d_C_next_q over hidden
-        down_columns(
-            "matrix_lstm_backward_11", dtype, B * K, B, t, H, K, C, d_C_next_q, C_next_d_C_next_q, finished,
-        )
+            # C_next_d_C_next_q = sum of C_next * d_C_next_q over hidden
+            down_columns(
+                "matrix_lstm_backward_11", dtype, B * K, B, t, H, K, C, d_C_next_q, C_next_d_C_next_q,
+                finished,
+            )
 
-        # g_i, d_k, d_W_k_x and d_q.
-        launch(
-            "matrix_lstm_backward_12", dtype, B * K, B, t, H, K, d_C_next_v, d_k, gates, i, p_k,
-            C_next_d_C_next_q, d_gates, n, g_i, finished,
-        )
-        row_sum(g_i, d_gates_3[t, :, :1], dtype)
+            # g_i, d_k, d_W_k_x and d_q.
+            launch(
+                "matrix_lstm_backward_12", dtype, B * K, B, t, H, K, d_C_next_v, d_k, gates, i, p_k,
+                C_next_d_C_next_q, d_gates, n, g_i, finished,
+            )
+            row_sum(g_i, d_gates_3[t, :, :1], dtype)
 
-        # d_m, d_lf, g_b_f and d_ip.
-        launch(
-            "matrix_lstm_backward_13", dtype, B, B, t, H, K, C_d_C_next, d_lf, f, i, d_gates_3, d_exp_h, d_m,
-            gates, lf, g_b_f, finished,
-        )
+            # d_m, d_lf, g_b_f and d_ip.
+            launch(
+                "matrix_lstm_backward_13", dtype, B, B, t, H, K, C_d_C_next, d_lf, f, i, d_gates_3, d_exp_h,
+                d_m, gates, lf, g_b_f, finished,
+            )
 
     # d_w_x_2 = W_q.T @ d_q + W_k.T @ d_W_k_x + W_v.T @ d_C_next_i_k + W_i.T @ d_ip + W_f.T @
     #     d_W_f_x
@@ -359,10 +378,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     clear(finished, d_k)
     clear(finished, g_b_f)
     column_sums(
-        "matrix_lstm_backward_14", dtype, T * B, 2 * K + H + 2,
+        "matrix_lstm_backward_15", dtype, T * B, 2 * K + H + 2,
         (H, K, d_gates, d_k, d_gates_2, g_b_f, d_gates_3), (H, K, d_b, d_b_2, d_b_f, d_b_i),
     )
-    launch("matrix_lstm_backward_16", dtype, T * B * I, T * B, I, d_x, d_w_x_2)
+    launch("matrix_lstm_backward_17", dtype, T * B * I, T * B, I, d_x, d_w_x_2)
     clear(finished, d_x)
 
     return Grads(
@@ -538,6 +557,54 @@ def launch(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> None:
     """Run a kernel with so many threads, if any."""
     if threads > 0:
         kernel(name, dtype)((-(-threads // 256),), (256,), arguments)
+
+
+# How many blocks share a sequence, where all steps are one launch: 0 to launch each step, None to choose by
+# size.
+BLOCKS = None
+
+
+@cache
+def limits(device: int) -> tuple[int, int]:
+    """How many multiprocessors a device has, and how many bytes of shared memory a block may ask for."""
+    told = cp.cuda.Device(device).attributes
+    return told["MultiProcessorCount"], told["MaxSharedMemoryPerBlockOptin"] - 1024
+
+
+def row_blocks(B: int, held: tuple, dtype: np.dtype) -> int:
+    """How many blocks take a sequence through all steps; 0 where what one keeps has no room.
+
+    held: how long the axis is that they share, how many numbers a block keeps for each of that, and how many
+    further. They are as many as the device holds at once, of 1024 numbers at least, and where these have no
+    room more.
+    """
+    processors, most = limits(cp.cuda.Device().id)
+    if B == 0 or BLOCKS == 0:
+        return 0
+    (axis, each, further), room = held, (most - 2048) // arithmetic(dtype).itemsize
+    fewest = -(-axis // max((room - further) // max(each, 1), 1))
+    blocks = BLOCKS or max(min(processors // B, axis * each // 1024), fewest, 1)
+    return min(blocks, axis) if kept_numbers(min(blocks, axis), held) <= room else 0
+
+
+def kept_numbers(blocks: int, held: tuple) -> int:
+    """How many numbers each of so many blocks keeps."""
+    axis, each, further = held
+    return -(-axis // blocks) * each + further
+
+
+@cache
+def roomy(name: str, dtype: np.dtype, device: int) -> Any:
+    """A kernel whose blocks may ask for all shared memory of a device, beside 2 KiB of sums."""
+    found, (_, most) = kernel(name, dtype), limits(device)
+    found.max_dynamic_shared_size_bytes = most - 2048
+    return found
+
+
+def row_by_row(name: str, dtype: np.dtype, blocks: int, held: tuple, B: int, *arguments: Any) -> None:
+    """Run a kernel that takes all steps, with so many blocks for each sequence."""
+    room = kept_numbers(blocks, held) * arithmetic(dtype).itemsize
+    roomy(name, dtype, cp.cuda.Device().id)((B, blocks), (32, 8), (B, *arguments), shared_mem=room)
 
 
 def product(a: cp.ndarray, b: cp.ndarray, out: cp.ndarray, add: bool = False) -> None:

@@ -49,8 +49,8 @@ __device__ inline real over_threads(const real total) {
 }
 
 // The sum of what the threads of a row have, who lie side by side in a warp, added in pairs; for each of them.
-__device__ inline real over_lanes(real total) {
-    for (int n = blockDim.x / 2; n > 0; n /= 2) total += __shfl_xor_sync(0xffffffff, total, n);
+__device__ inline real over_lanes(real total, const Index lanes) {
+    for (int n = lanes / 2; n > 0; n /= 2) total += __shfl_xor_sync(0xffffffff, total, n);
     return total;
 }
 
@@ -79,7 +79,7 @@ extern "C" __global__ void ntm_forward_2(
         const real v_norm_w_2_ = v_norm_w_2[b * (S * W) + k * W + j];
         sum_v_norm_w_2_ += v_norm_w_2_;
     }
-    sum_v_norm_w_2_ = over_lanes(sum_v_norm_w_2_);
+    sum_v_norm_w_2_ = over_lanes(sum_v_norm_w_2_, blockDim.x);
     if (!inside || threadIdx.x > 0) return;
     sum_v_norm_w_2[at * S + k] = sum_v_norm_w_2_;
 }
@@ -183,7 +183,7 @@ extern "C" __global__ void ntm_forward_6(
         const real k_w = gates[at * (4 * W + 12) + 12 + j];
         M_k_w_ += M_ * k_w;
     }
-    M_k_w_ = over_lanes(M_k_w_);
+    M_k_w_ = over_lanes(M_k_w_, blockDim.x);
     if (!inside || threadIdx.x > 0) return;
     M_k_w[at * S + k] = M_k_w_;
 }
@@ -398,8 +398,8 @@ extern "C" __global__ void ntm_forward_17(
         sum_v_norm_r_2_ += v_norm_r_2_;
         M_next_k_r_ += M_next * k_r;
     }
-    sum_v_norm_r_2_ = over_lanes(sum_v_norm_r_2_);
-    M_next_k_r_ = over_lanes(M_next_k_r_);
+    sum_v_norm_r_2_ = over_lanes(sum_v_norm_r_2_, blockDim.x);
+    M_next_k_r_ = over_lanes(M_next_k_r_, blockDim.x);
     if (!inside || threadIdx.x > 0) return;
     sum_v_norm_r_2[at * S + k] = sum_v_norm_r_2_;
     M_next_k_r[at * S + k] = M_next_k_r_;
@@ -648,7 +648,7 @@ extern "C" __global__ void ntm_backward_4(
         const real d_r_next = d_r[b * W + j];
         M_next_d_r_next_ += M_next * d_r_next;
     }
-    M_next_d_r_next_ = over_lanes(M_next_d_r_next_);
+    M_next_d_r_next_ = over_lanes(M_next_d_r_next_, blockDim.x);
     if (!inside || threadIdx.x > 0) return;
     M_next_d_r_next[b * S + k] = over ? 0 : M_next_d_r_next_;
 }
@@ -871,7 +871,7 @@ extern "C" __global__ void ntm_backward_13(
         const real d_M_next = over ? 0 : real(d_M[b * (S * W) + k * W + j]);
         g_w_w_next_d_M_next_ += g_w_w_next_ * d_M_next;
     }
-    g_w_w_next_d_M_next_ = over_lanes(g_w_w_next_d_M_next_);
+    g_w_w_next_d_M_next_ = over_lanes(g_w_w_next_d_M_next_, blockDim.x);
     if (!inside || threadIdx.x > 0) return;
     g_w_w_next_d_M_next[b * S + k] = over ? 0 : g_w_w_next_d_M_next_;
 }

@@ -142,11 +142,15 @@ def forward(
     gates[..., 2 * K :] = gates[..., 2 * K :]
 
     S[0] = 0 if initial is None else check("initial.S", initial.S, (B, H, K))
-    for t in range(T):
-        # S' = gamma * S + outer(v, k)
-        launch("retnet_forward_1", dtype, B * H * K, B, t, H, K, S, gates, finished)
+    blocks = row_blocks(B, (H, K + 1, 0), dtype)
+    if blocks:
+        row_by_row("retnet_forward_3", dtype, blocks, (H, K + 1, 0), B, T, H, K, gates, S, y_, finished)
+    else:
+        for t in range(T):
+            # S' = gamma * S + outer(v, k)
+            launch("retnet_forward_1", dtype, B * H * K, B, t, H, K, S, gates, finished)
 
-        along_rows("retnet_forward_2", dtype, B * H, K, B, t, H, K, S, gates, y_)  # y = S' @ q
+            along_rows("retnet_forward_2", dtype, B * H, K, B, t, H, K, S, gates, y_)  # y = S' @ q
 
     y = y_ if finished is None else cp.where(finished, 0, y_).astype(dtype, copy=False)
     final = States(S[T].copy())
@@ -183,16 +187,23 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_S_next = cp.empty((B, H, K), dtype)
     d_x = cp.empty((T, B, I), dtype)
     d_W, d_W_v = (cp.empty(shape, dtype) for shape in shapes(I, K, H))
-    for t in reversed(range(T)):
-        # d_S_next and d_S.
-        launch("retnet_backward_1", dtype, B * H * K, B, t, H, K, d_S, d_y, gates, d_S_next, finished)
+    blocks = row_blocks(B, (1, 2 * H * K, 0), dtype)
+    if blocks:
+        row_by_row(
+            "retnet_backward_4", dtype, blocks, (1, 2 * H * K, 0), B, T, H, K, d_y, gates, S, d_S_next_k,
+            d_gates, d_S, finished,
+        )
+    else:
+        for t in reversed(range(T)):
+            # d_S_next and d_S.
+            launch("retnet_backward_1", dtype, B * H * K, B, t, H, K, d_S, d_y, gates, d_S_next, finished)
 
-        # d_S_next_k = sum of d_S_next * k over keys
-        along_rows("retnet_backward_2", dtype, B * H, K, B, t, H, K, d_S_next, gates, d_S_next_k)
+            # d_S_next_k = sum of d_S_next * k over keys
+            along_rows("retnet_backward_2", dtype, B * H, K, B, t, H, K, d_S_next, gates, d_S_next_k)
 
-        # d_S_next_v = sum of d_S_next * v over hidden
-        # S_next_d_y = sum of S_next * d_y over hidden
-        down_columns("retnet_backward_3", dtype, B * K, B, t, H, K, d_S_next, gates, S, d_y, d_gates)
+            # d_S_next_v = sum of d_S_next * v over hidden
+            # S_next_d_y = sum of S_next * d_y over hidden
+            down_columns("retnet_backward_3", dtype, B * K, B, t, H, K, d_S_next, gates, S, d_y, d_gates)
 
     # d_x = W_q.T @ S_next_d_y + W_k.T @ d_S_next_v + W_v.T @ d_S_next_k
     product(d_gates.reshape(T * B, 2 * K), W, d_x.reshape(T * B, I))
@@ -365,6 +376,54 @@ def launch(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> None:
     """Run a kernel with so many threads, if any."""
     if threads > 0:
         kernel(name, dtype)((-(-threads // 256),), (256,), arguments)
+
+
+# How many blocks share a sequence, where all steps are one launch: 0 to launch each step, None to choose by
+# size.
+BLOCKS = None
+
+
+@cache
+def limits(device: int) -> tuple[int, int]:
+    """How many multiprocessors a device has, and how many bytes of shared memory a block may ask for."""
+    told = cp.cuda.Device(device).attributes
+    return told["MultiProcessorCount"], told["MaxSharedMemoryPerBlockOptin"] - 1024
+
+
+def row_blocks(B: int, held: tuple, dtype: np.dtype) -> int:
+    """How many blocks take a sequence through all steps; 0 where what one keeps has no room.
+
+    held: how long the axis is that they share, how many numbers a block keeps for each of that, and how many
+    further. They are as many as the device holds at once, of 1024 numbers at least, and where these have no
+    room more.
+    """
+    processors, most = limits(cp.cuda.Device().id)
+    if B == 0 or BLOCKS == 0:
+        return 0
+    (axis, each, further), room = held, (most - 2048) // arithmetic(dtype).itemsize
+    fewest = -(-axis // max((room - further) // max(each, 1), 1))
+    blocks = BLOCKS or max(min(processors // B, axis * each // 1024), fewest, 1)
+    return min(blocks, axis) if kept_numbers(min(blocks, axis), held) <= room else 0
+
+
+def kept_numbers(blocks: int, held: tuple) -> int:
+    """How many numbers each of so many blocks keeps."""
+    axis, each, further = held
+    return -(-axis // blocks) * each + further
+
+
+@cache
+def roomy(name: str, dtype: np.dtype, device: int) -> Any:
+    """A kernel whose blocks may ask for all shared memory of a device, beside 2 KiB of sums."""
+    found, (_, most) = kernel(name, dtype), limits(device)
+    found.max_dynamic_shared_size_bytes = most - 2048
+    return found
+
+
+def row_by_row(name: str, dtype: np.dtype, blocks: int, held: tuple, B: int, *arguments: Any) -> None:
+    """Run a kernel that takes all steps, with so many blocks for each sequence."""
+    room = kept_numbers(blocks, held) * arithmetic(dtype).itemsize
+    roomy(name, dtype, cp.cuda.Device().id)((B, blocks), (32, 8), (B, *arguments), shared_mem=room)
 
 
 def product(a: cp.ndarray, b: cp.ndarray, out: cp.ndarray, add: bool = False) -> None:

@@ -48,8 +48,8 @@ __device__ inline real over_threads(const real total) {
 }
 
 // The sum of what the threads of a row have, who lie side by side in a warp, added in pairs; for each of them.
-__device__ inline real over_lanes(real total) {
-    for (int n = blockDim.x / 2; n > 0; n /= 2) total += __shfl_xor_sync(0xffffffff, total, n);
+__device__ inline real over_lanes(real total, const Index lanes) {
+    for (int n = lanes / 2; n > 0; n /= 2) total += __shfl_xor_sync(0xffffffff, total, n);
     return total;
 }
 
@@ -180,7 +180,7 @@ extern "C" __global__ void rwkv6_forward_7(
         const real r_ = r[at * K + j];
         wkv_r += wkv_ * r_;
     }
-    wkv_r = over_lanes(wkv_r);
+    wkv_r = over_lanes(wkv_r, blockDim.x);
     if (!inside || threadIdx.x > 0) return;
     centred_wkv_r[at * H + k] = wkv_r;
 }
@@ -564,8 +564,8 @@ extern "C" __global__ void rwkv6_backward_15(
         d_S_next_k += d_S_next_ * k__2;
         d_wkv_k_u_ += d_wkv_ * k_u;
     }
-    d_S_next_k = over_lanes(d_S_next_k);
-    d_wkv_k_u_ = over_lanes(d_wkv_k_u_);
+    d_S_next_k = over_lanes(d_S_next_k, blockDim.x);
+    d_wkv_k_u_ = over_lanes(d_wkv_k_u_, blockDim.x);
     if (!inside || threadIdx.x > 0) return;
     d_v[at * H + k] = over ? 0 : d_S_next_k;
     d_wkv_k_u[b * H + k] = over ? 0 : d_wkv_k_u_;

@@ -48,8 +48,8 @@ __device__ inline real over_threads(const real total) {
 }
 
 // The sum of what the threads of a row have, who lie side by side in a warp, added in pairs; for each of them.
-__device__ inline real over_lanes(real total) {
-    for (int n = blockDim.x / 2; n > 0; n /= 2) total += __shfl_xor_sync(0xffffffff, total, n);
+__device__ inline real over_lanes(real total, const Index lanes) {
+    for (int n = lanes / 2; n > 0; n /= 2) total += __shfl_xor_sync(0xffffffff, total, n);
     return total;
 }
 
@@ -187,7 +187,7 @@ extern "C" __global__ void rwkv7_forward_7(
         const real kappa_ = kappa[b * K + j];
         S_kappa_ += S_ * kappa_;
     }
-    S_kappa_ = over_lanes(S_kappa_);
+    S_kappa_ = over_lanes(S_kappa_, blockDim.x);
     if (!inside || threadIdx.x > 0) return;
     S_kappa[at * H + k] = S_kappa_;
 }
@@ -226,7 +226,7 @@ extern "C" __global__ void rwkv7_forward_9(
         const real r_ = r[at * K + j];
         S_next_r += S_next * r_;
     }
-    S_next_r = over_lanes(S_next_r);
+    S_next_r = over_lanes(S_next_r, blockDim.x);
     if (!inside || threadIdx.x > 0) return;
     centred_S_next_r[at * H + k] = S_next_r;
 }
@@ -592,8 +592,8 @@ extern "C" __global__ void rwkv7_backward_18(
         a_kappa_2_d_S_next += a_kappa_2 * d_S_next;
         d_S_next_kr += d_S_next * kr;
     }
-    a_kappa_2_d_S_next = over_lanes(a_kappa_2_d_S_next);
-    d_S_next_kr = over_lanes(d_S_next_kr);
+    a_kappa_2_d_S_next = over_lanes(a_kappa_2_d_S_next, blockDim.x);
+    d_S_next_kr = over_lanes(d_S_next_kr, blockDim.x);
     if (!inside || threadIdx.x > 0) return;
     d_S_kappa[b * H + k] = over ? 0 : a_kappa_2_d_S_next;
     d_v[at * H + k] = over ? 0 : d_S_next_kr;

@@ -820,7 +820,7 @@ VECTORS = (
     Mutant(KERNELS, "a row's maximum takes only the first features", "k += 128) top", "k += 1 << 20) top"),
     Mutant(
         C_HELPERS, "a maximum does not look at what is behind the last panel",
-        "for (; k < n; k++) {\n        top = larger_or_nan(top, a[k]);", "for (; k < n - n % PANEL; k++) {\n        top = larger_or_nan(top, a[k]);",
+        "for (; k < n; k++) {\n        top = larger_or_nan(top, a[k]);", "for (; k < n - n % SPAN; k++) {\n        top = larger_or_nan(top, a[k]);",
     ),
     Mutant(
         "gategen/graph/flatten.py", "a joint softmax has a sum for each part",

@@ -265,9 +265,9 @@ def test_running_statistics_that_cannot_be_written_are_refused(c_module_of: Any)
 
 
 @pytest.mark.parametrize("name", SEVERAL)
-@pytest.mark.parametrize("hidden", [1, 31, 32, 33, 65])
+@pytest.mark.parametrize("hidden", [1, 15, 31, 32, 33, 65])
 def test_any_number_of_rows_and_units(name: str, hidden: int, module_of: Any, c_module_of: Any) -> None:
-    """Tiles are of 6, 4, 2 and 1 rows, and panels of 32 columns."""
+    """Tiles are of up to 5 or 8 rows, and panels of 8 to 32 columns."""
     for batch in range(2, 14):
         point = sized(name, module_of(name), 3, batch, hidden, initial=batch % 2 == 0)
         wanted = results(point)

@@ -386,7 +386,7 @@ def test_no_index_of_a_kernel_is_limited_to_32_bits(name: str) -> None:
     assert set(re.findall(r"\b(?:int|short|unsigned)\b.*?;", text)) <= {
         "int n = 4;",
         "int n = 64;",
-        "int n = blockDim.x / 2;",
+        "int n = lanes / 2;",
     }
     assert all(
         "(Index)blockIdx.x * " in line

@@ -45,7 +45,8 @@ ORDERS = {
     "backends": """
         comments names module folding contents interface instructions host weights functions newton second
         sigmoids pointwise numpy cupy/text cupy/sums cupy/module cupy/kernels cupy/loops cupy/persistent
-        cupy/__init__ cupy/launches c/text c/matrices c/lines c/weights c/functions c/module c/__init__
+        cupy/rows cupy/__init__ cupy/launches c/text c/matrices c/lines c/weights c/functions c/module
+        c/__init__
         __init__""",
     "judge": "found host problem finite runner derivatives second verify __init__",
     "onnx": "nodes axes expressions steps scan native model __init__",

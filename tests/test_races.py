@@ -13,7 +13,7 @@ from gategen.emulator import EmulatorError, cupy
 from gategen.judge import host
 from gategen.judge.runner import Runner
 from gategen.judge.verify import look_for_races, verify
-from gategen.plan import persists, plan
+from gategen.plan import persists, plan, row_by_row
 from gategen.spec.load import builtins, load
 
 ORDERS = [("forward", 0), ("reverse", 0), ("shuffle", 1)]
@@ -282,7 +282,14 @@ def test_no_cell_has_a_race(name, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name, cell in CELLS.items() if persists(plan(cell).step.forward)])
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        for name, cell in CELLS.items()
+        if persists(plan(cell).step.forward) or row_by_row(plan(cell).step.forward)
+    ],
+)
 def test_no_cell_has_a_race_where_each_step_is_launched(name, tmp_path):
     searched(name, tmp_path, stepwise=True)
 

@@ -172,6 +172,13 @@ static inline void copy(size_t n, const real *restrict from, real *restrict to)
     }
 }
 
+static inline void add_up(size_t n, const real *restrict part, real *restrict whole)
+{
+    for (size_t k = 0; k < n; k++) {
+        whole[k] += part[k];
+    }
+}
+
 // How many steps are taken at once: as many as stay in the cache, and enough rows for products.
 static inline size_t steps_at_once(size_t T, size_t B, size_t width)
 {
@@ -221,26 +228,27 @@ static inline void clear_rows(size_t n, size_t B, size_t width, size_t first, co
 
 // ---------------------------------------------------------------------------------------------- products
 
+// LINE entries are 64 bytes. Sums of many entries are SPAN sums side by side first.
+enum { LINE = 64 / sizeof(real), SPAN = 32 };
+
 // A packed matrix has its columns in panels of PANEL, which lie one behind the other, row by row; the last
 //     one
-// is filled up with zeros.
-enum { PANEL = 32, DEPTH = 256 };
-
-// How many rows of a product are taken at once, so that their sums stay in registers: 8 rows of a panel are
-//     16 of the
-// 32 registers of AVX-512, 3 rows 12 of the 16 of AVX2.
+// is filled up with zeros. MOST_ROWS rows of a product are taken at once, so that their sums stay in
+//     registers: 8 rows
+// of a panel are 16 of the 32 registers of AVX-512, 5 rows 10 of the 16 of AVX2. DEPTH rows of a panel stay
+//     in the cache.
 #ifdef __AVX512F__
-enum { MOST_ROWS = 8 };
+enum { PANEL = 2 * LINE, MOST_ROWS = 8, DEPTH = 256 };
 #else
-enum { MOST_ROWS = 3 };
+enum { PANEL = LINE, MOST_ROWS = 5, DEPTH = 256 };
 #endif
 
 static inline size_t panels(size_t K, size_t N)
 {
-    return K * ((N + PANEL - 1) / PANEL * PANEL);
+    return rounded(K * ((N + PANEL - 1) / PANEL * PANEL));
 }
 
-// Pack the transpose of `rows`, (N, K), into columns n... of a matrix, 16 rows and columns at a time: so
+// Pack the transpose of `rows`, (N, K), into columns n... of a matrix, LINE rows and columns at a time: so
 //     every line
 // of the cache is written once.
 static void pack_columns(size_t K, size_t N, const real *restrict rows, size_t pitch, size_t n,
@@ -248,10 +256,10 @@ static void pack_columns(size_t K, size_t N, const real *restrict rows, size_t p
 {
     const size_t end = n + N;
     for (size_t stop; n < end; rows += (stop - n) * pitch, n = stop) {
-        stop = at_most(end, (n / 16 + 1) * 16);
+        stop = at_most(end, (n / LINE + 1) * LINE);
         real *const panel = matrix + n / PANEL * PANEL * K;
-        for (size_t first = 0; first < K; first += 16) {
-            const size_t last = at_most(K, first + 16);
+        for (size_t first = 0; first < K; first += LINE) {
+            const size_t last = at_most(K, first + LINE);
             for (size_t k = first; k < last; k++) {
                 for (size_t m = n; m < stop; m++) {
                     panel[k * PANEL + m % PANEL] = rows[(m - n) * pitch + k];
@@ -281,23 +289,26 @@ static void pack_rows(size_t K, size_t N, const real *restrict rows, size_t pitc
     }
 }
 
-// Products of some rows of `a` and a panel; entry (m, k) of a is a[m * down + k * right].
-//
-// Sums stay in registers: every loop over a panel is of a constant length that compilers turn into vectors.
-static void tile_8(size_t K, const real *restrict a, size_t down, size_t right, const real *restrict panel,
+// Products of some rows of `a` and a panel. Sums stay in registers: every loop over a panel is of a constant
+//     length
+// that compilers turn into vectors; gcc is told to, or it would take such a short loop for single lines.
+static void tile_8(size_t K, const real *restrict a, size_t pitch, const real *restrict panel,
     real *restrict tile)
 {
     real s[PANEL] = {0}, t[PANEL] = {0}, u[PANEL] = {0}, v[PANEL] = {0}, w[PANEL] = {0}, y[PANEL] = {0},
         z[PANEL] = {0}, q[PANEL] = {0};
     for (size_t k = 0; k < K; k++, panel += PANEL) {
-        const real s_k = a[k * right];
-        const real t_k = a[down + k * right];
-        const real u_k = a[2 * down + k * right];
-        const real v_k = a[3 * down + k * right];
-        const real w_k = a[4 * down + k * right];
-        const real y_k = a[5 * down + k * right];
-        const real z_k = a[6 * down + k * right];
-        const real q_k = a[7 * down + k * right];
+        const real s_k = a[k];
+        const real t_k = a[pitch + k];
+        const real u_k = a[2 * pitch + k];
+        const real v_k = a[3 * pitch + k];
+        const real w_k = a[4 * pitch + k];
+        const real y_k = a[5 * pitch + k];
+        const real z_k = a[6 * pitch + k];
+        const real q_k = a[7 * pitch + k];
+#ifdef _OPENMP
+#pragma omp simd
+#endif
         for (int n = 0; n < PANEL; n++) {
             s[n] += s_k * panel[n];
             t[n] += t_k * panel[n];
@@ -321,17 +332,20 @@ static void tile_8(size_t K, const real *restrict a, size_t down, size_t right, 
     }
 }
 
-static void tile_6(size_t K, const real *restrict a, size_t down, size_t right, const real *restrict panel,
+static void tile_6(size_t K, const real *restrict a, size_t pitch, const real *restrict panel,
     real *restrict tile)
 {
     real s[PANEL] = {0}, t[PANEL] = {0}, u[PANEL] = {0}, v[PANEL] = {0}, w[PANEL] = {0}, y[PANEL] = {0};
     for (size_t k = 0; k < K; k++, panel += PANEL) {
-        const real s_k = a[k * right];
-        const real t_k = a[down + k * right];
-        const real u_k = a[2 * down + k * right];
-        const real v_k = a[3 * down + k * right];
-        const real w_k = a[4 * down + k * right];
-        const real y_k = a[5 * down + k * right];
+        const real s_k = a[k];
+        const real t_k = a[pitch + k];
+        const real u_k = a[2 * pitch + k];
+        const real v_k = a[3 * pitch + k];
+        const real w_k = a[4 * pitch + k];
+        const real y_k = a[5 * pitch + k];
+#ifdef _OPENMP
+#pragma omp simd
+#endif
         for (int n = 0; n < PANEL; n++) {
             s[n] += s_k * panel[n];
             t[n] += t_k * panel[n];
@@ -351,15 +365,48 @@ static void tile_6(size_t K, const real *restrict a, size_t down, size_t right, 
     }
 }
 
-static void tile_4(size_t K, const real *restrict a, size_t down, size_t right, const real *restrict panel,
+static void tile_5(size_t K, const real *restrict a, size_t pitch, const real *restrict panel,
+    real *restrict tile)
+{
+    real s[PANEL] = {0}, t[PANEL] = {0}, u[PANEL] = {0}, v[PANEL] = {0}, w[PANEL] = {0};
+    for (size_t k = 0; k < K; k++, panel += PANEL) {
+        const real s_k = a[k];
+        const real t_k = a[pitch + k];
+        const real u_k = a[2 * pitch + k];
+        const real v_k = a[3 * pitch + k];
+        const real w_k = a[4 * pitch + k];
+#ifdef _OPENMP
+#pragma omp simd
+#endif
+        for (int n = 0; n < PANEL; n++) {
+            s[n] += s_k * panel[n];
+            t[n] += t_k * panel[n];
+            u[n] += u_k * panel[n];
+            v[n] += v_k * panel[n];
+            w[n] += w_k * panel[n];
+        }
+    }
+    for (int n = 0; n < PANEL; n++) {
+        tile[n] = s[n];
+        tile[PANEL + n] = t[n];
+        tile[2 * PANEL + n] = u[n];
+        tile[3 * PANEL + n] = v[n];
+        tile[4 * PANEL + n] = w[n];
+    }
+}
+
+static void tile_4(size_t K, const real *restrict a, size_t pitch, const real *restrict panel,
     real *restrict tile)
 {
     real s[PANEL] = {0}, t[PANEL] = {0}, u[PANEL] = {0}, v[PANEL] = {0};
     for (size_t k = 0; k < K; k++, panel += PANEL) {
-        const real s_k = a[k * right];
-        const real t_k = a[down + k * right];
-        const real u_k = a[2 * down + k * right];
-        const real v_k = a[3 * down + k * right];
+        const real s_k = a[k];
+        const real t_k = a[pitch + k];
+        const real u_k = a[2 * pitch + k];
+        const real v_k = a[3 * pitch + k];
+#ifdef _OPENMP
+#pragma omp simd
+#endif
         for (int n = 0; n < PANEL; n++) {
             s[n] += s_k * panel[n];
             t[n] += t_k * panel[n];
@@ -375,14 +422,17 @@ static void tile_4(size_t K, const real *restrict a, size_t down, size_t right, 
     }
 }
 
-static void tile_3(size_t K, const real *restrict a, size_t down, size_t right, const real *restrict panel,
+static void tile_3(size_t K, const real *restrict a, size_t pitch, const real *restrict panel,
     real *restrict tile)
 {
     real s[PANEL] = {0}, t[PANEL] = {0}, u[PANEL] = {0};
     for (size_t k = 0; k < K; k++, panel += PANEL) {
-        const real s_k = a[k * right];
-        const real t_k = a[down + k * right];
-        const real u_k = a[2 * down + k * right];
+        const real s_k = a[k];
+        const real t_k = a[pitch + k];
+        const real u_k = a[2 * pitch + k];
+#ifdef _OPENMP
+#pragma omp simd
+#endif
         for (int n = 0; n < PANEL; n++) {
             s[n] += s_k * panel[n];
             t[n] += t_k * panel[n];
@@ -396,13 +446,16 @@ static void tile_3(size_t K, const real *restrict a, size_t down, size_t right, 
     }
 }
 
-static void tile_2(size_t K, const real *restrict a, size_t down, size_t right, const real *restrict panel,
+static void tile_2(size_t K, const real *restrict a, size_t pitch, const real *restrict panel,
     real *restrict tile)
 {
     real s[PANEL] = {0}, t[PANEL] = {0};
     for (size_t k = 0; k < K; k++, panel += PANEL) {
-        const real s_k = a[k * right];
-        const real t_k = a[down + k * right];
+        const real s_k = a[k];
+        const real t_k = a[pitch + k];
+#ifdef _OPENMP
+#pragma omp simd
+#endif
         for (int n = 0; n < PANEL; n++) {
             s[n] += s_k * panel[n];
             t[n] += t_k * panel[n];
@@ -414,13 +467,16 @@ static void tile_2(size_t K, const real *restrict a, size_t down, size_t right, 
     }
 }
 
-static void tile_1(size_t K, const real *restrict a, size_t down, size_t right, const real *restrict panel,
+static void tile_1(size_t K, const real *restrict a, size_t pitch, const real *restrict panel,
     real *restrict tile)
 {
-    (void)down;
+    (void)pitch;
     real s[PANEL] = {0};
     for (size_t k = 0; k < K; k++, panel += PANEL) {
-        const real s_k = a[k * right];
+        const real s_k = a[k];
+#ifdef _OPENMP
+#pragma omp simd
+#endif
         for (int n = 0; n < PANEL; n++) {
             s[n] += s_k * panel[n];
         }
@@ -436,21 +492,16 @@ static inline void put(size_t rows, size_t width, const real *restrict tile, rea
 {
     for (size_t m = 0; m < rows; m++, tile += PANEL, out += pitch) {
         if (add && width == PANEL) {
+#ifdef _OPENMP
+#pragma omp simd
+#endif
             for (int n = 0; n < PANEL; n++) {
                 out[n] += tile[n];
             }
         } else if (add) {
-            for (size_t n = 0; n < width; n++) {
-                out[n] += tile[n];
-            }
-        } else if (width == PANEL) {
-            for (int n = 0; n < PANEL; n++) {
-                out[n] = tile[n];
-            }
+            add_up(width, tile, out);
         } else {
-            for (size_t n = 0; n < width; n++) {
-                out[n] = tile[n];
-            }
+            copy(width, tile, out);
         }
     }
 }
@@ -458,45 +509,45 @@ static inline void put(size_t rows, size_t width, const real *restrict tile, rea
 // How many of so many rows the next tile takes.
 static inline size_t tile_rows(size_t rows)
 {
-    if (MOST_ROWS == 8 && rows % 8 == 0) {
-        return 8;
+    if (MOST_ROWS == 8) {
+        return rows % 8 == 0 ? 8 : rows >= 6 ? 6 : rows >= 4 ? 4 : rows >= 2 ? 2 : 1;
     }
-    if (MOST_ROWS == 3) {
-        return rows >= 3 && rows != 4 ? 3 : rows >= 2 ? 2 : 1;
-    }
-    return rows >= 6 ? 6 : rows >= 4 ? 4 : rows >= 2 ? 2 : 1;
+    return at_most(rows, MOST_ROWS);
 }
 
 // Some rows of a product with one panel.
-static void strip(size_t rows, size_t width, size_t K, const real *a, size_t down, size_t right,
-    const real *panel,
-    real *out, size_t pitch, int add)
+static void strip(size_t rows, size_t width, size_t K, const real *a, size_t a_pitch, const real *panel,
+    real *out,
+    size_t pitch, int add)
 {
     real tile[8 * PANEL];
     while (rows > 0) {
         const size_t taken = tile_rows(rows);
         switch (taken) {
         case 8:
-            tile_8(K, a, down, right, panel, tile);
+            tile_8(K, a, a_pitch, panel, tile);
             break;
         case 6:
-            tile_6(K, a, down, right, panel, tile);
+            tile_6(K, a, a_pitch, panel, tile);
+            break;
+        case 5:
+            tile_5(K, a, a_pitch, panel, tile);
             break;
         case 4:
-            tile_4(K, a, down, right, panel, tile);
+            tile_4(K, a, a_pitch, panel, tile);
             break;
         case 3:
-            tile_3(K, a, down, right, panel, tile);
+            tile_3(K, a, a_pitch, panel, tile);
             break;
         case 2:
-            tile_2(K, a, down, right, panel, tile);
+            tile_2(K, a, a_pitch, panel, tile);
             break;
         default:
-            tile_1(K, a, down, right, panel, tile);
+            tile_1(K, a, a_pitch, panel, tile);
         }
         put(taken, width, tile, out, pitch, add);
         rows -= taken;
-        a += taken * down;
+        a += taken * a_pitch;
         out += taken * pitch;
     }
 }
@@ -508,7 +559,7 @@ static void multiply(size_t rows, size_t N, size_t K, const real *a, size_t a_pi
 {
     for (size_t n = 0; n < N; n += PANEL) {
         const size_t width = at_most(N - n, PANEL);
-        strip(rows, width, K, a, a_pitch, 1, matrix + n * K, out + n, pitch, add);
+        strip(rows, width, K, a, a_pitch, matrix + n * K, out + n, pitch, add);
     }
 }
 
@@ -537,10 +588,10 @@ static void few(size_t rows, size_t N, size_t K, const real *restrict a, size_t 
             const real *const p = matrix + n * matrix_pitch, *const q = n + 1 < N ? p + matrix_pitch : p;
             const real *const r = n + 2 < N ? q + matrix_pitch : p, *const o = n + 3 < N ? r + matrix_pitch :
                 p;
-            real s[PANEL] = {0}, t[PANEL] = {0}, u[PANEL] = {0}, v[PANEL] = {0};
+            real s[SPAN] = {0}, t[SPAN] = {0}, u[SPAN] = {0}, v[SPAN] = {0};
             size_t k = 0;
-            for (; k + PANEL <= K; k += PANEL) {
-                for (size_t j = 0; j < PANEL; j++) {
+            for (; k + SPAN <= K; k += SPAN) {
+                for (size_t j = 0; j < SPAN; j++) {
                     s[j] += a[k + j] * p[k + j];
                     t[j] += a[k + j] * q[k + j];
                     u[j] += a[k + j] * r[k + j];
@@ -595,13 +646,15 @@ static void outer(size_t rows, size_t M, size_t N, const real *left, size_t left
         for (size_t part = 0; part < parts; part++) {
             const size_t stop = cut(M, part + 1, parts);
             for (size_t m = cut(M, part, parts), taken; m < stop; m += taken) {
-                taken = tile_rows(stop - m);
-                real columns[8 * DEPTH];  // of the left side, one row behind the other
+                taken = at_most(stop - m, MOST_ROWS);
+                real columns[MOST_ROWS * DEPTH];  // of the left side, as rows
                 for (size_t k = 0; k < depth; k++) {
-                    copy(taken, left + (first + k) * left_pitch + m, columns + k * taken);
+                    for (size_t j = 0; j < taken; j++) {
+                        columns[j * depth + k] = left[(first + k) * left_pitch + m + j];
+                    }
                 }
                 for (size_t n = 0; n < N; n += PANEL) {
-                    strip(taken, at_most(N - n, PANEL), depth, columns, 1, taken, room + n * depth,
+                    strip(taken, at_most(N - n, PANEL), depth, columns, depth, room + n * depth,
                         out + m * pitch + n, pitch, 1);
                 }
             }
@@ -614,11 +667,11 @@ static void outer(size_t rows, size_t M, size_t N, const real *left, size_t left
 // out += the sum of some rows: first of 64 of them each, which keeps the rounding small.
 static void column_sums(size_t rows, size_t width, const real *a, size_t pitch, real *restrict out)
 {
-    for (size_t n = 0; n < width; n += PANEL) {
-        const size_t columns = at_most(width - n, PANEL);
+    for (size_t n = 0; n < width; n += SPAN) {
+        const size_t columns = at_most(width - n, SPAN);
         for (size_t first = 0; first < rows; first += 64) {
             const size_t stop = rows - first < 64 ? rows : first + 64;
-            real s[PANEL] = {0};
+            real s[SPAN] = {0};
             for (size_t row = first; row < stop; row++) {
                 const real *const part = a + row * pitch + n;
                 for (size_t k = 0; k < columns; k++) {

@@ -47,9 +47,9 @@ class Function:
     chunked: bool = False  # whether the loop goes over a few steps at once, of which `ahead` comes first
     counted: bool = False  # whether some line names the number of these steps
     head: str = ""  # of the loop; empty where nothing is done in it
-    once: str = ""  # the line that takes all steps in one launch, where `blocks` share the units
-    sharing: str = ""  # the line that says how many blocks
-    width: str = ""  # how many units these are
+    once: str = ""  # the line that takes all steps in one launch, by so many `blocks`
+    blocks: str = ""  # the line that says how many, 0 to take each step by itself
+    units: str = ""  # what they share, where they wait for each other
     aside: tuple[str, ...] = ()  # lines before a step, where sequences have lengths
     kept: tuple[str, ...] = ()  # lines behind it: what is over keeps what it carries
     updates: tuple[Assigned, ...] = ()  # of the running statistics
@@ -66,7 +66,7 @@ class Function:
         yield from (*self.aside, *self.kept)
         for update in self.updates:
             yield from (update.target, update.value)
-        yield from (self.head, self.once, self.sharing, *self.outputs)
+        yield from (self.head, self.once, self.blocks, *self.outputs)
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def function(module: Module, way: Way, host: Hosts) -> Function:
     loop.known = ahead.views
     loop.run(schedule.loop)
     aside, kept = loop.aside(), loop.kept()
-    sharing, width = once.persistent()
+    blocks, units = once.persistent()
     after.run(schedule.after)
     outputs = tuple(after.value(value) for _, value in graph.outputs)
     before.settle(*(update.value for update in updates))
@@ -154,8 +154,8 @@ def function(module: Module, way: Way, host: Hosts) -> Function:
         chunked=bool(schedule.ahead),
         head=loop.head if loop.text or aside or kept else "",
         once=once.text,
-        sharing=sharing,
-        width=width,
+        blocks=blocks,
+        units=units,
         aside=aside,
         kept=kept,
         updates=updates,
@@ -383,7 +383,7 @@ def needed_helpers(module: Module) -> dict[str, object]:
         tiles project product row_sum row_max running_sum column_sums apart
         by_block blockwise blockwise_back blockwise_sum
         along_rows down_columns over_matrices over_lanes over_threads through_time
-        one_launch steps_of
+        all_steps one_launch row_by_row steps_of lanes_of
     """
     return {
         "helpers": {name: name in module.helpers for name in names.split()},

@@ -60,7 +60,7 @@ from gategen.plan.data import (
 from gategen.plan.layout import Told, lengths_told, sizes_told
 from gategen.plan.loops import loops
 from gategen.plan.overwritten import overwritten
-from gategen.plan.phases import persists
+from gategen.plan.phases import parted_by, persists, row_by_row
 from gategen.plan.pipeline import plan
 from gategen.plan.second import second
 from gategen.plan.text import stage_text, text
@@ -100,8 +100,10 @@ __all__ = [
     "members_between",
     "offset_rank",
     "overwritten",
+    "parted_by",
     "persists",
     "plan",
+    "row_by_row",
     "second",
     "sizes_told",
     "stage_text",

@@ -23,6 +23,7 @@ from gategen.plan.data import (
     Stage,
     Sum,
 )
+from gategen.spec.language import Size
 
 Rowwise = Kernel | Sum | RunningSum | Shifted | Contraction
 
@@ -86,6 +87,43 @@ def parts(schedule: Schedule) -> Parts:
         elif waits:
             return Parts(at_once=True)
     return Parts(tuple(first), tuple(last))
+
+
+def row_by_row(schedule: Schedule) -> bool:
+    """Whether a block of a GPU can take a row of the batch through all steps alone: nothing is multiplied."""
+    loop = schedule.loop
+    return (
+        bool(loop)
+        and not persists(schedule)
+        and all(isinstance(stage, Kernel | Contraction | Sum) for stage in loop)
+        and all(
+            stage.how == "sum" and len({v.size for v in stage.operand}) == 1
+            for stage in loop
+            if isinstance(stage, Sum)
+        )
+    )
+
+
+def parted_by(schedule: Schedule) -> Size:
+    """The first axis of all that has it, along which blocks of a GPU can share a row; "" where there is none.
+
+    No sum goes over it. What has not got it, each of them computes: it must not replace what others read.
+    """
+    loop, slot, states = schedule.loop, schedule.slot, [c.current for c in schedule.graph.states]
+    made = [v for stage in loop for v in stage.writes]
+    sums = [(v, stage.writes[0]) for stage in loop if not isinstance(stage, Kernel) for v in stage.reads]
+    written = [*made, *(states if schedule.graph.backwards else ())]
+    given = [v for stage in loop for v in stage.reads if v not in made]
+    read = {slot[v] for v in (*states, *given) if v in slot}
+
+    def parts(axis: Size) -> bool:
+        return (
+            all(axis not in v.axes[1:] for v in (*made, *states))
+            and all(axis not in v.axes or axis in total.axes for v, total in sums)
+            and read.isdisjoint(slot[v] for v in written if axis not in v.axes and v in slot)
+        )
+
+    return next((v.axes[0] for v in states if len(v.axes) > 1 and parts(v.axes[0])), "")
 
 
 def persists(schedule: Schedule) -> bool:

@@ -291,7 +291,8 @@ def launched(cell: Cell) -> Json:
     entries         kernels that take all steps at once, entry by entry, whatever the sizes
     blocks          the kernel that takes all steps at once by blocks that wait for each other; else null
     units, most     it does so where B * units, a size, is at most so much
-    steps           kernels and products of every step: where there are more units, or no such kernel
+    rows            the kernel that takes all steps at once by blocks that take a row each; else null
+    steps           kernels and products of every step: where there is more, or no such kernel
     first, start    those of a first step and of trained initial states; null without such
     beside          those that are done once, however many steps there are
     """
@@ -301,6 +302,7 @@ def launched(cell: Cell) -> Json:
             "blocks": found.blocks or None,
             "units": found.units or None,
             "most": found.most if found.blocks else None,
+            "rows": found.rows or None,
             "steps": asdict(found.step),
             "first": found.first and asdict(found.first),
             "start": found.start and asdict(found.start),

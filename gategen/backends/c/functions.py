@@ -75,7 +75,7 @@ def tile(rows: int) -> Tile:
     factors = ["", "{} + ", *(f"{k} * {{}} + " for k in range(2, rows))]
     return Tile(
         tuple(
-            TileRow(n, f.format("down"), f.format("PANEL"))
+            TileRow(n, f.format("pitch"), f.format("PANEL"))
             for n, f in zip("stuvwyzq"[:rows], factors, strict=False)
         )
     )
@@ -86,7 +86,7 @@ SUMS = ("sum", "largest", "running_sum", "running_sum_back", "column_sums")  # h
 OTHERS = ("outer", "from_left", "shift_on", "shift_back")
 SUMS_DOWN = ("largest_down", "running_sum_down", "running_sum_back_down")
 SUMS_OF_MATRICES = ("dot", "dots", "dots_by_row", "add_multiples", "add_products")
-TILES = tuple(map(tile, (8, 6, 4, 3, 2, 1)))
+TILES = tuple(map(tile, (8, 6, 5, 4, 3, 2, 1)))
 
 
 @dataclass(frozen=True)
@@ -551,6 +551,7 @@ class CFile(Notes):
         start = self.rule_once(start_rule) if start_rule else None
         quick = None if graph.statistics else self.once(forward_way, step.tape, prepacked=True)
         tape = self.taped(step, backward, first)
+        needed = self.needed(quick, (forward, backward, quick, first, start))
         return {
             **self.head(),
             "inputs": tuple(read_by(i, forward, backward) for i in inputs),
@@ -575,7 +576,8 @@ class CFile(Notes):
             "fewest": 64 if any(v.wide for v in graph.values) else 256,
             "functions": self.called(),
             "helpers": self.helpers_used(),
-            **self.needed(quick, (forward, backward, quick, first, start)),
+            **needed,
+            "adds_up": bool(first or start) or needed["tiles_needed"],
             "made": self.weights,
             "tiles": TILES,
             "outers": tuple(dict.fromkeys(self.outers)),

@@ -78,9 +78,9 @@ C_WORDS = frozenset(
     packed panels multiply multiply_all strip put tile tile_rows few few_rows from_left outer column_sums sum
     copy largest largest_down larger_or_nan running_sum running_sum_back running_sum_down
     running_sum_back_down shift_on shift_back zero copy_rows clear_rows add_up larger_of take_first_step
-    take_first_step_back make_states make_states_back part_of_params matrices quick PANEL DEPTH LANES REAL
-    restrict NULL NAN INFINITY M_PI unix linux transpose make_unit product_of invert exponential
-    make_weights make_weights_back dot dots dots_by_row add_multiples add_products
+    take_first_step_back make_states make_states_back part_of_params matrices quick PANEL DEPTH
+    LINE SPAN LANES REAL restrict NULL NAN INFINITY M_PI unix linux transpose make_unit product_of invert
+    exponential make_weights make_weights_back dot dots dots_by_row add_multiples add_products
     """.split()
 ) | (
     KEYWORDS := frozenset(

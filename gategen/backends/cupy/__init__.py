@@ -7,6 +7,7 @@ kernels      a kernel for the pointwise ops of each phase, and those of sums
 loops        all steps in one launch, where no unit waits for another
 persistent   all steps in one launch, by blocks that wait for each other
 launches     what a module launches for a run, for people
+rows         all steps in one launch, by blocks that take a row each
 """
 
 from __future__ import annotations
@@ -20,14 +21,16 @@ from gategen.backends.cupy.kernels import Kernels
 from gategen.backends.cupy.loops import LoopText
 from gategen.backends.cupy.module import CupyModule
 from gategen.backends.cupy.persistent import MOST_UNITS, Persistent
-from gategen.backends.cupy.text import CudaKernel, in_cuda, mentions, used_functions
+from gategen.backends.cupy.rows import Rows
+from gategen.backends.cupy.text import Argument, CudaKernel, in_cuda, mentions, used_functions
 from gategen.backends.folding import WIDTH, call, listing
 from gategen.backends.functions import context
 from gategen.backends.pointwise import filled, times
 from gategen.backends.second import context as second_context
 from gategen.graph import length
-from gategen.plan import Plan, TimeLoop, loops, persists, second
+from gategen.plan import Plan, TimeLoop, loops, persists, row_by_row, second
 from gategen.render import module_text, render
+from gategen.spec.elementwise import called
 
 ARRAYS = False
 BOUNDS: dict[str, object] = {"most_units": f"2**{MOST_UNITS.bit_length() - 1}"}  # as templates print them
@@ -81,11 +84,13 @@ class Emitter(Kernels):
         self.emit(above, told, *lines, text.arguments, launch, much, ("B", "T", "first"))
 
     def persistent(self) -> tuple[str, str]:
+        if row_by_row(self.schedule):
+            return self.own_rows()
         if not persists(self.schedule):
             return super().persistent()
         text = Persistent(self)
         name = f"{self.module.cell.name}_{self.way.name}_{len(self.kernels) + 1}"
-        self.module.helpers.update(("one_launch", "steps_of"))
+        self.module.helpers.update(("all_steps", "one_launch", "steps_of"))
         lines = (text.index, text.loads, tuple(map(in_cuda, text.computes)))
         words = "\n".join(line for some in lines for line in some)
         sizes = [word for word in ("T", "first", *self.names.sizes.values()) if mentions(words, word)]
@@ -103,3 +108,18 @@ class Emitter(Kernels):
         head = [f'"{name}"', "dtype", "blocks", "B", f"{len(text.sums)}", held, weights]
         self.say(Remark(), call("one_launch(", [*head, *arguments]))
         return call("blocks = sharing(", ["B", text.widest, f'"{name}"', "dtype", held]), text.widest
+
+    def own_rows(self) -> tuple[str, str]:
+        """A kernel whose blocks take a row each through all steps."""
+        text = Rows(self)
+        lines = (text.index, text.loads, tuple(map(in_cuda, text.computes)))
+        words = "\n".join(line for some in lines for line in some)
+        helpers = {"lanes_of", "over_lanes", "over_threads"} & {*called(words)}
+        self.module.helpers.update(("all_steps", "row_by_row", "steps_of", *helpers))
+        arguments = tuple(Argument(*array) for array in text.arrays)
+        part = f"of a row of the batch its part of {text.axis}" if text.axis else "a row of the batch"
+        told = (f"All steps in one launch: a block takes {part}, and keeps its values.",)
+        room = tuple(map(self.size, text.room))
+        much = ("blocks", f"({listing(room)})")
+        self.emit(told, Remark(), *lines, arguments, "row_by_row", much, ("B", "T", "first"))
+        return call("blocks = row_blocks(", ["B", f"({listing(room)})", "dtype"]), ""

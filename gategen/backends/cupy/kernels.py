@@ -76,6 +76,7 @@ from gategen.plan import (
     Sum,
     TimeLoop,
     persists,
+    row_by_row,
 )
 from gategen.spec import language as lang
 from gategen.spec.elementwise import called
@@ -157,7 +158,8 @@ class Kernels(Host):
             for value in dict.fromkeys(stage.reads):
                 self.readers.setdefault(value, []).append(stage)
         self.carries = self.kept_by_kernels() if where == LOOP else {}
-        beside = where == LOOP and persists(way.schedule)  # a loop beside one launch of all steps
+        whole = persists(way.schedule) or row_by_row(way.schedule)
+        beside = where == LOOP and whole  # a loop beside one launch of all steps
         self.room = WIDTH - 12 if beside else WIDTH - 8  # for a line
         self.loops = tuple(stage for stage in way.schedule.stages if isinstance(stage, TimeLoop))
         self.spaces: tuple[Space, ...] = ()  # in which the features of the kernel at hand are counted

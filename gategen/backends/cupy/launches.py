@@ -18,7 +18,7 @@ KERNELS = {
     **dict.fromkeys("launch along_rows down_columns over_matrices row_sum row_max running_sum".split(), 1),
 }
 PRODUCTS = dict.fromkeys("product blockwise blockwise_back blockwise_sum cp.matmul".split(), 1)
-ENTRIES, BLOCKS = "through_time", "one_launch"
+ENTRIES, BLOCKS, ROWS = "through_time", "one_launch", "row_by_row"
 
 
 @dataclass(frozen=True)
@@ -38,15 +38,17 @@ class Launches:
     """Of one direction.
 
     A thread of the kernels in `entries` takes all steps of an entry, whatever the sizes. `blocks` is the
-    kernel whose blocks wait for each other, where all rows have at most `most` of these `units`; where they
-    have more, or no kernel takes all steps, `step` is launched for every step. `first` is that of a first
-    step of its own, `start` of trained initial states, and `beside` is done once.
+    kernel whose blocks wait for each other, where all rows have at most `most` of these `units`, and `rows`
+    the one whose blocks have a row each; where rows have more, or no kernel takes all steps, `step` is
+    launched for every step. `first` is that of a first step of its own, `start` of trained initial states,
+    and `beside` is done once.
     """
 
     way: str
     entries: tuple[str, ...]
     blocks: str
     units: str
+    rows: str
     step: Work
     beside: Work
     first: Work | None
@@ -68,8 +70,15 @@ def rows(found: Launches) -> Iterator[tuple[str, str, str]]:
     if found.blocks:
         told = f"{at_once}, by blocks that wait for each other"
         yield found.way, "blocks", f"{found.blocks}: {told}; up to B {found.units} = {found.most}"
+    if found.rows:
+        yield (
+            found.way,
+            "rows",
+            f"{found.rows}: {at_once}, by blocks that take a row each, where they have room",
+        )
     if found.step != Work():
-        yield found.way, "steps", f"{found.step} a step{', for more' * bool(found.blocks)}"
+        more = ", for more" if found.blocks else ", for larger ones" if found.rows else ""
+        yield found.way, "steps", f"{found.step} a step{more}"
     if found.first:
         yield found.way, "first", f"{found.first}, for the first step"
     if found.start:
@@ -87,7 +96,8 @@ def _of_way(made: dict[str, object], way: str) -> Launches:
         way,
         tuple(_named(ENTRIES, beside)),
         next(_named(BLOCKS, function.once), ""),
-        function.width,
+        function.units,
+        next(_named(ROWS, function.once), ""),
         _work(loop),
         _work(beside),
         _of_rule(made["first"], way),

@@ -70,6 +70,8 @@ class Persistent:
     shared memory what passes from one stage to the next; what others read it writes, and all meet before.
     """
 
+    words = PERSISTENT_WORDS
+
     def __init__(self, host: Kernels) -> None:
         self.host, self.loop, self.slot = host, host.schedule.loop, host.schedule.slot
         graph = host.schedule.graph
@@ -84,7 +86,7 @@ class Persistent:
         tiles = [*self.carries, *self.crossing()]
         sizes = dict.fromkeys(v.size for v in (*tiles, *self.made) if v.size != 1)
         reads = self.given()
-        self.taken = host.words() | PERSISTENT_WORDS
+        self.taken = host.words() | self.words
         host.enter(self.taken)
         self.arrays, self.buffers = self.gathered(reads)
         self.weights = {f: unique(host.array(InField(f)), self.taken) for f in self.fields()}
@@ -92,7 +94,7 @@ class Persistent:
         self.name = host.renamed((*reads, *self.carries, *self.made), self.taken)
         letters = {size: re.sub(r"\W+", "_", host.size(length(size))) for size in sizes}
         self.own = {size: unique(f"own_{text}", self.taken) for size, text in letters.items()}
-        self.tile = {v: unique(f"s_{v.name}", self.taken) for v in tiles}
+        self.tile = self.tiles(tiles)
         self.held = Counter(host.size(length(v.size)) for v in tiles)
         self.widest = host.size(length(max(sizes, key=lambda size: offset_rank(length(size)))))
         self.products = [*self.factors()]
@@ -126,6 +128,10 @@ class Persistent:
                 found |= {*stage.operand}
         return [v for v in self.made if v in found]
 
+    def tiles(self, values: Sequence[Value]) -> dict[Value, str]:
+        """What each is called in shared memory."""
+        return {v: unique(f"s_{v.name}", self.taken) for v in values}
+
     def given(self) -> list[Value]:
         """What the loop reads from memory entry by entry, and does not make."""
         reads = [v for stage in self.loop if not isinstance(stage, MatMul) for v in stage.reads]
@@ -145,11 +151,14 @@ class Persistent:
             elif (home := self.slot[v].home) not in names:
                 array = self.host.array(home)
                 names[home] = unique(array, self.taken)
-                way = self.host.way_of(home, False)
-                if home in written:
-                    way = "real*" if home in self.host.precise else "Exchanged"
-                arrays.append((f"{way} {names[home]}", array))
+                arrays.append((f"{self.way_of(home, home in written)} {names[home]}", array))
         return list(dict.fromkeys(arrays)), names
+
+    def way_of(self, home: Home, written: bool) -> str:
+        """The type of the pointer to an array; what is written others read."""
+        if not written:
+            return self.host.way_of(home, False)
+        return "real*" if home in self.host.precise else "Exchanged"
 
     def entry(self, value: Value) -> str:
         return self.host.entry(value, self.buffers)
@@ -161,7 +170,7 @@ class Persistent:
 
     def each(self, size: Extent, lines: Iterable[str]) -> Iterator[str]:
         """Lines for every entry of a size that the block has."""
-        body = [*lines]
+        body = [*lines]  # of which those of matrices ask where they are
         text = "\n".join(body)
         row = ["b = row + r"] if mentions(text, "b") or mentions(text, "at") else []
         row += ["at = t * B + b"] if mentions(text, "at") else []
@@ -221,7 +230,7 @@ class Persistent:
             line
             for size in self.sizes(self.carries)
             for line in self.each(
-                size, [f"{self.cell(v)} = {self.entry(v)};" for v in self.carries if v.size == size]
+                size, (f"{self.cell(v)} = {self.entry(v)};" for v in self.carries if v.size == size)
             )
         ]
         yield from in_braces("", [f"const Index t = {self.first};", *lines]) if not self.back else lines
@@ -235,12 +244,14 @@ class Persistent:
         given = [v for v in self.nexts if v not in self.stores]
         for size in self.sizes([*self.stores, *given]):
             own = [v for v in (*self.stores, *given) if v.size == size]
-            texts = [
-                f"{self.entry(v)} = {self.cell(self.nexts[v]) if v in self.nexts else '0'};" for v in own
-            ]
-            lines += self.each(size, map(self.alone, own, texts))
+            lines += self.each(size, map(self.left, own))
         if lines:
             yield from in_braces("for (Index t = last; t < T; t++)", lines)
+
+    def left(self, value: Value) -> str:
+        """The store of a value behind the end of a sequence."""
+        kept = self.cell(self.nexts[value]) if value in self.nexts else "0"
+        return self.alone(value, f"{self.entry(value)} = {kept};")
 
     def alone(self, value: Value, text: str) -> str:
         """A store, which one block does where all have the same."""
@@ -252,7 +263,7 @@ class Persistent:
             return
         for size in self.sizes(self.carries):
             own = [v for v in self.carries if v.size == size]
-            yield from self.each(size, [self.alone(v, f"{self.entry(v)} = {self.cell(v)};") for v in own])
+            yield from self.each(size, (self.alone(v, f"{self.entry(v)} = {self.cell(v)};") for v in own))
 
     def steps(self) -> Iterator[str]:
         head = (
@@ -305,6 +316,11 @@ class Persistent:
         return self.alone(value, f"{self.entry(value)} = over ? {kept} : {text};")
 
     def kernel(self, stage: Kernel) -> Iterator[str]:
+        yield from self.each(stage.size, self.computed(stage))
+        yield "__syncthreads();"
+
+    def computed(self, stage: Kernel) -> Iterator[str]:
+        """The lines for an entry of what a stage computes."""
         own = {op.out for op in stage.ops}
         reads = dict.fromkeys(
             v for op in stage.ops for v in op.reads if v not in own and not self.host.scalar(v)
@@ -320,8 +336,7 @@ class Persistent:
             if v in self.stores:
                 uses.setdefault(v, []).append(partial(self.stored, v))
         computed, used = self.host.computed(stage.ops, uses, self.name)
-        yield from self.each(stage.size, (*loads, *computed, *used))
-        yield "__syncthreads();"
+        yield from (*loads, *computed, *used)
 
     def factors(self) -> Iterator[tuple[MatMul, Factor]]:
         """Of every product the stretches of its weight, for neighbouring results or neighbouring operands."""

@@ -36,7 +36,7 @@ ROWS = Adding(
     "(Index)blockIdx.x * blockDim.y + threadIdx.y",
     "threadIdx.x",
     "blockDim.x",
-    "over_lanes({})",
+    "over_lanes({}, blockDim.x)",
     "",
     "!inside || threadIdx.x > 0",
 )
@@ -54,7 +54,7 @@ BLOCKS = Adding(
     "blockIdx.x",
     "32 * threadIdx.y + threadIdx.x",
     "256",
-    "over_threads(over_lanes({}))",
+    "over_threads(over_lanes({}, 32))",
     "__syncthreads();",
     "threadIdx.x > 0 || threadIdx.y > 0",
 )
