@@ -103,6 +103,11 @@ class Module(ABC):
             self.known_ways[rule.name] = Way(rule, rule.forward, there), Way(rule, rule.backward, back)
         return self.known_ways[rule.name]
 
+    def few_steps(self, way: Way) -> bool:
+        """Whether the loop goes over a few steps at once: some lines come before them, or some are done."""
+        back = self.plan.newton_back is not None and way.schedule is self.plan.step.backward
+        return back or bool(way.schedule.ahead)
+
     def carry(self, state: str, rule: Rule) -> str:
         """The name of the carried gradient of a state."""
         return self.carry_of(f"d_{state}", rule)

@@ -44,7 +44,7 @@ WORDS = frozenset(
     weights weights_backward weights_jvp weights_backward_jvp precise stored accumulate
     along_rows down_columns over_matrices through_time
     parallel newton iterated linearized every_step by_stretch stretches starts stops iterations done change
-    largest tolerance entries
+    largest tolerance entries scan_back linearized_back every_step_back back carries
     one_launch sharing cooperative BLOCKS ROWS CHUNK THREADS blocks limits
     """.split()
 ) | {*HELPERS, *keyword.kwlist, *dir(builtins), "where", "keep", "known"}

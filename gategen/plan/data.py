@@ -388,7 +388,8 @@ class Schedule:
 
 
 STEP, FIRST_STEP, START_STATES = "step", "first_step", "start_states"
-NEWTON = "newton"  # no rule of a plan: two programs for all steps at once, which share memory as a rule's do
+# no rules of a plan: two programs each for all steps at once, which share memory as a rule's do
+NEWTON, NEWTON_BACK = "newton", "newton_back"
 
 
 @dataclass(frozen=True)
@@ -437,6 +438,9 @@ class Newton:
     stretch: `carried` are these, behind the states in the order of `entries`, the names of the state after
     and of the one before. States that wait for none are `settled` before. Where the step is `linear`, one
     iteration is all.
+
+    Of steps back the states are the gradients that they carry, and `later` are states of the forward step as
+    they are behind it, by the names of their arrays.
     """
 
     rule: Rule
@@ -444,6 +448,7 @@ class Newton:
     settled: tuple[Carry, ...]
     entries: tuple[tuple[str, str], ...]
     linear: bool
+    later: tuple[tuple[str, str], ...] = ()
 
     @property
     def states(self) -> tuple[Carry, ...]:
@@ -477,7 +482,8 @@ class Plan:
     `computed` are further fields, which `weights` says how to make; of second derivatives `computed_dots` are
     their tangents, and `gradients` those fields whose gradients are needed beside their tangents.
 
-    `newton` says how all states can be found at once, where that is possible and was asked for.
+    `newton` says how all states can be found at once, where that is possible and was asked for, and
+    `newton_back` the same of the gradients that steps back carry.
     """
 
     cell: Cell
@@ -491,6 +497,7 @@ class Plan:
     computed_dots: tuple[Field, ...] = ()
     gradients: tuple[Field, ...] = ()
     newton: Newton | None = None
+    newton_back: Newton | None = None
 
     @property
     def every_field(self) -> tuple[Field, ...]:
