@@ -599,8 +599,8 @@ def signature(module: Module) -> Signature:
         states=tuple(state_record(module, s) for s in cell.states),
         buffers=buffers_of(module, sizes),
         ruled=len(module.plan.rules) > 1,
-        parallel=module.plan.newton is not None,
-        parallel_back=module.plan.newton_back is not None,
+        parallel=module.parallel,
+        parallel_back=module.parallel_back,
     )
 
 
@@ -622,7 +622,7 @@ def tape_items(module: Module, given: Signature) -> tuple[TapeItem, ...]:
         TapeItem("finished", f"{array} | None", "(T, B, 1) where a sequence is over"),
         TapeItem("given", "bool", "whether the caller gave the initial states"),
     ]
-    if plan.newton:
+    if given.parallel:
         items.append(TapeItem("iterations", "int", "of Newton's method; 0 where all steps went one by one"))
     if given.extra:
         items.append(TapeItem("constant", "list[str]", "inputs that were (B, size), constant in time"))

@@ -85,6 +85,7 @@ class Buffer:
     "carry"   (B, width)     a state of which only the latest value is kept
     "time"    (T, B, width)  a value kept for every step
     "row"     (B, width)     a value that lives within one step
+    "stretch" (stretches * B, width)  the same for each of the stretches that a loop is cut into
     "static"  (width,)       one value for all steps
 
     A matrix of every row has a buffer for itself, with its `axes` in the place of the width.
@@ -280,11 +281,28 @@ class ColumnSum:
 
 
 @dataclass(frozen=True)
+class Linearized:
+    """A step of a loop to first order (`newton.py`): its states, and derivatives of them by those that a
+    stretch of the sequence begins with.
+
+    A carry is a value at the beginning of a step, and what takes its place for the next one. `slopes` has the
+    numbers of two states, of the later and of the earlier one, and the carry of that derivative. Where the
+    step is `linear`, this is all of it.
+    """
+
+    ops: tuple[Pointwise, ...]
+    states: tuple[tuple[Value, Value], ...]
+    slopes: tuple[tuple[tuple[int, int], tuple[Value, Value]], ...]
+    linear: bool
+
+
+@dataclass(frozen=True)
 class TimeLoop:
     """All steps of a loop of pointwise ops on values of one size, every entry of a row by itself.
 
     A carry is a value at the beginning of a step, and what takes its place for the next one. `stores` are
-    kept for every step; `sums` are values with their sums over the steps, a row for every sequence.
+    kept for every step; `sums` are values with their sums over the steps, a row for every sequence. Where it
+    is `linearized`, stretches of it can run side by side.
     """
 
     ops: tuple[Pointwise, ...]
@@ -292,6 +310,7 @@ class TimeLoop:
     carries: tuple[tuple[Value, Value], ...]
     stores: tuple[Value, ...]
     sums: tuple[tuple[Value, Value], ...]
+    linearized: Linearized | None = None
 
     @property
     def reads(self) -> tuple[Value, ...]:
@@ -385,6 +404,11 @@ class Schedule:
     @property
     def stages(self) -> tuple[Stage, ...]:
         return (*self.before, *self.ahead, *self.loop, *self.after)
+
+    @property
+    def linearized(self) -> Linearized | None:
+        """How stretches of its loop run side by side, of the first one that can (`loops.py`)."""
+        return next((s.linearized for s in self.after if isinstance(s, TimeLoop) and s.linearized), None)
 
 
 STEP, FIRST_STEP, START_STATES = "step", "first_step", "start_states"
