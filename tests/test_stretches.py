@@ -14,6 +14,7 @@ from test_time_loops import SHAPES, run
 
 from gategen import Cell, emulator
 from gategen.build import generate
+from gategen.emulator.errors import EmulatorError
 from gategen.plan import loops, plan
 
 LINEAR = "gilr griffin lru mingru mingru_log minlstm rglru t_rnn".split()
@@ -120,6 +121,47 @@ def test_stretches_race_with_nothing(name: str, ends: bool, tmp_path: Path) -> N
     lengths = np.array([9, 3, 0]) if ends else None
     with emulator.race_detector():
         run(module, name, device, (9, 3, 5), lengths, **PARALLEL)
+
+
+@pytest.mark.parametrize(
+    ("fault", "other"),
+    [
+        ("if (begin == 0) ", ""),  # every stretch leaves a gradient of the initial state
+        ("first + s * count", "first + s / 2 * count"),  # two threads for one stretch
+        ("totals[(s * B + b)", "totals[b"),  # sums of all stretches in one row
+        ("starts ? starts[own]", "starts && s == 0 ? starts[own]"),  # a state that another stretch writes
+    ],
+)
+def test_a_fault_in_how_stretches_are_cut_is_a_race(fault: str, other: str, tmp_path: Path) -> None:
+    modules("sru", tmp_path)
+    kernels = tmp_path / "sru_cupy.cu"
+    assert fault in kernels.read_text()
+    kernels.write_text(kernels.read_text().replace(fault, other))
+    module = emulator.load(tmp_path / "sru_cupy.py")
+    module.STRETCHES = 4
+    with emulator.race_detector(), pytest.raises(EmulatorError, match="race for"):
+        run(module, "sru", device, (9, 3, 5), None, **PARALLEL)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float16", 2e-3), ("bfloat16", 2e-2)])
+@pytest.mark.parametrize("name", ["paralstm", "lru"])
+def test_stretches_of_sixteen_bits_start_in_float32(
+    name: str, dtype: str, tolerance: float, tmp_path: Path
+) -> None:
+    """What passes from one to the next is not rounded; beside the loop's, the last digit may differ."""
+    _, module = modules(name, tmp_path)
+    params, x = drawn(module, 64, dtype)
+    module.STRETCHES = 1
+    y, final, tape = module.forward(params, x)
+    grads = module.backward(params, tape, y)
+    module.STRETCHES = 7
+    found_y, found_final, found = module.forward(params, x, parallel=True)
+    assert found.iterations > 0
+    found_grads = module.backward(params, found, y)
+    pairs = [(found_y, y), (found_grads.x, grads.x), *zip(found_final, final, strict=True)]
+    for a, b in (*pairs, *zip(found_grads.params, grads.params, strict=True)):
+        a, b = (array.astype("f4") for array in on_host(a, b))
+        assert np.abs(a - b).max() <= tolerance * max(np.abs(b).max(), 1e-3)
 
 
 # ---------------------------------------------------------------------------------------------- falling back
