@@ -9,17 +9,21 @@ import numpy as np
 import pytest
 from points import CELLS
 from test_cupy_modules import ORDERS, device, modules, worst
+from test_parallel import PARALLEL as ENTRYWISE
 from test_tally import ALL_AT_ONCE
 from test_time_loops import SHAPES, run
 
 from gategen import Cell, emulator
 from gategen.build import generate
 from gategen.emulator.errors import EmulatorError
+from gategen.judge import host
+from gategen.judge.verify import verify
 from gategen.plan import loops, plan
 
 LINEAR = "gilr griffin lru mingru mingru_log minlstm rglru t_rnn".split()
 NEWTON = [name for name in ALL_AT_ONCE.split() if name not in LINEAR]
 PARALLEL = {"parallel": True}
+LOOP_UNLESS_ASKED = "parallel: bool = False", "parallel: bool = True"
 STEEP = Cell.parse("steep", "states: h\nh' = 3.9 * h * (1 - h) + 0.001 * tanh(W_h @ x)")
 EXPLODING = Cell.parse("exploding", "states: h\nh' = (1 + exp(W_a @ x)) * h + W_h @ x")
 SETTLED = Cell.parse("settled", "states: h, c\nh' = tanh(W_h @ x)\nc' = tanh(c + h)")
@@ -72,6 +76,23 @@ def test_stretches_give_what_the_loop_gives_at_any_shape(name: str, tmp_path: Pa
 @pytest.mark.parametrize("name", sorted({*ALL_AT_ONCE.split()} - {"griffin", "paralstm"}))
 def test_stretches_of_every_cell_give_what_the_loop_gives(name: str, tmp_path: Path) -> None:
     test_stretches_give_what_the_loop_gives_at_any_shape(name, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ENTRYWISE)
+def test_gradients_of_every_cell_are_right_in_stretches(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cells of the tests too: matrices, masks, states of several sizes; by the complex step of NumPy."""
+    right = host.generate
+
+    def files(cell: Cell, backend: str) -> dict[str, str]:
+        def cut(text: str) -> str:
+            return text.replace("STRETCHES = None", "STRETCHES = 3").replace(*LOOP_UNLESS_ASKED)
+
+        return {file: cut(text) for file, text in right(cell, backend).items()}
+
+    monkeypatch.setattr(host, "generate", files)
+    (result,) = verify(CELLS[name], ["cupy"])
+    assert result.ok, result
 
 
 @pytest.mark.parametrize("name", NEWTON)
