@@ -324,14 +324,17 @@ def every_step(params, steps):
             np.copyto(h_next, h, where=finished_t)
 
 
-def by_stretch(stretches: int, count: int, finished: Any, *arrays: np.ndarray) -> list[Any]:
+def by_stretch(stretches, count, finished, *arrays, back=False):
     """Views of arrays, (T, ...), that have a step of all stretches after the other: (count, stretches, ...).
 
-    Where sequences are over is the last of them.
+    The stretches are those of the first steps; `back`, of the last ones, which then come first. Where
+    sequences are over is the last of the arrays.
     """
     whole = arrays if finished is None else (*arrays, finished)
-    parts = (array[: stretches * count].reshape(stretches, count, *array.shape[1:]) for array in whole)
-    steps = [part.swapaxes(0, 1) for part in parts]
+    done = stretches * count
+    parts = [array[len(array) - done :] if back else array[:done] for array in whole]
+    steps = [part.reshape(stretches, count, *part.shape[1:]).swapaxes(0, 1) for part in parts]
+    steps = [part[::-1] for part in steps] if back else steps
     return steps if finished is not None else [*steps, [None] * count]
 
 
@@ -340,12 +343,161 @@ def largest(*arrays: np.ndarray) -> float:
     return np.max([(array.max(), -array.min()) for array in arrays])
 
 
+def scan_back(params, finished, T, d_h, h, gates, d_y, d_gates, d_gates_2):
+    """Take the last steps back, of many stretches side by side; return how many these are.
+
+    A step back is linear in the gradients that it carries. So one run of all stretches, from 0 and with the
+    derivatives of what they end with by what they begin with, says how each hands them on to the one before
+    it; a second run begins with what it is handed, and is the loop's own. Where something is not finite on
+    the way, all steps are left to the loop.
+    """
+    stretches = min(int(T**0.5), max(2, 2**14 // d_h.size))  # so few that their arrays stay in the cache
+    if stretches < 2:
+        return 0
+    count = T // stretches
+    last = (d_h,)
+    d_h, = (np.zeros((stretches, *d.shape), d.dtype) for d in last)
+    steps = by_stretch(stretches, count, finished, h, gates, d_y, back=True)
+    d_h_next, d_h_by_d_h = linearized_back(params, d_h, steps)
+    for end, d in zip((d_h,), last, strict=True):
+        end[-1] = d
+    for k in range(stretches - 1, 0, -1):
+        d_h[k - 1] = d_h_next[k] + d_h_by_d_h[k] * d_h[k]
+    if not np.isfinite(largest(d_h)):
+        return 0
+    steps = by_stretch(stretches, count, finished, h, gates, d_y, d_gates, d_gates_2, back=True)
+    every_step_back(params, d_h, steps)
+    for d, first in zip(last, (d_h,), strict=True):
+        d[...] = first[0]
+    return stretches * count
+
+
+def linearized_back(params, d_h, steps):
+    """Run all stretches back; return what they end with, and its derivatives by what they begin with."""
+    _, H = measure(params)
+    stretches, B, dtype = len(d_h), d_h.shape[1], d_h.dtype
+    _, _, w = params
+    d_h_by_d_h_now, d_h_next, d_h_by_d_h_next = (np.empty((stretches, B, H), dtype) for _ in range(3))
+    d_h = d_h.copy()
+    d_h_by_d_h = np.ones_like(d_h)
+    s, s_2, s_3, s_6 = (np.empty((stretches, B, H), dtype) for _ in range(4))
+    s_4, s_5 = (np.empty((stretches, 2, B, H), dtype) for _ in range(2))
+    s_4_part, s_4_part_2 = s_4[:, 1], s_4[:, 0]
+    w_a, w_z = w[H:], w[:H]
+    for h, gates, d_y, finished_t in zip(*steps, strict=True):
+        z_all, tanh_ah_all = gates[:, 0], gates[:, 1:]
+
+        # d_h = (1 - tanh_h**2) * (1 - z) * (d_h + d_y) * (tanh_a + 1) + h * (1 - tanh_a**2) * (1 -
+        #     tanh_h**2) * w_a * (1 - z) * (d_h + d_y) + w_z * (1 - z) * z * (d_h + d_y) * (h - tanh_h) +
+        #     z * (d_h + d_y)
+        np.add(gates[:, 1], 1, out=s)
+        np.add(d_h, d_y, out=s_2)
+        np.subtract(1, z_all, out=s_3)
+        np.multiply(tanh_ah_all, tanh_ah_all, out=s_4)
+        np.subtract(1, s_4, out=s_4)
+        s_4_part *= s_3
+        s_4_part_2 *= h
+        s_4_part_2 *= s_4_part
+        np.multiply(s_2[:, None], s_4, out=s_5)
+        np.subtract(h, gates[:, 2], out=s_6)
+        s_6 *= s_3
+        s_6 *= z_all
+        np.multiply(s_2, s_6, out=s_3)
+        np.multiply(s_2, z_all, out=d_h_next)
+        np.multiply(s_5[:, 0], w_a, out=s_2)
+        d_h_next += s_2
+        np.multiply(s_5[:, 1], s, out=s_2)
+        d_h_next += s_2
+        np.multiply(s_3, w_z, out=s_2)
+        d_h_next += s_2
+
+        # d_h_by_d_h_now = (1 - tanh_h**2) * (1 - z) * (tanh_a + 1) + h * (1 - tanh_a**2) * (1 -
+        #     tanh_h**2) * w_a * (1 - z) + w_z * (1 - z) * z * (h - tanh_h) + z
+        np.multiply(s, s_4_part, out=d_h_by_d_h_now)
+        np.multiply(s_4_part_2, w_a, out=s_3)
+        d_h_by_d_h_now += s_3
+        np.multiply(s_6, w_z, out=s_2)
+        d_h_by_d_h_now += s_2
+        d_h_by_d_h_now += z_all
+
+        # d_h_by_d_h_next = d_h_by_d_h * d_h_by_d_h_now
+        np.multiply(d_h_by_d_h, d_h_by_d_h_now, out=d_h_by_d_h_next)
+
+        if finished_t is not None:
+            np.copyto(d_h_next, d_h, where=finished_t)
+            np.copyto(d_h_by_d_h_next, d_h_by_d_h, where=finished_t)
+        d_h, d_h_next = d_h_next, d_h
+        d_h_by_d_h, d_h_by_d_h_next = d_h_by_d_h_next, d_h_by_d_h
+    return d_h, d_h_by_d_h
+
+
+def every_step_back(params, d_h, steps):
+    """Take the steps of all stretches back as the loop does, in place."""
+    _, H = measure(params)
+    stretches, B, dtype = len(d_h), d_h.shape[1], d_h.dtype
+    _, _, w = params
+    k_gates = np.empty((stretches, 3, B, H), dtype)  # k_z, k_tanh_a, k_tanh_h
+    a = np.empty((stretches, B, H), dtype)
+    s = np.empty((stretches, B, H), dtype)
+    s_2 = np.empty((stretches, 2, B, H), dtype)
+    k_z_all, k_tanhtanh_all, k_tanh_h_all = k_gates[:, 0], k_gates[:, 1:], k_gates[:, 2]
+    k_tanh_a_all = k_gates[:, 1]
+    for h, gates, d_y, d_gates, d_gates_2, finished_t in zip(*steps, strict=True):
+        z_all, tanh_ah_all = gates[:, 0], gates[:, 1:]
+        d_z_tanh_a_all = d_gates[..., : 2 * H].reshape(stretches, B, 2, H).swapaxes(1, 2)
+
+        if finished_t is not None:  # a finished sequence hands its gradient on as it is
+            kept_h = d_h.copy()
+            np.copyto(d_h, 0, where=finished_t)
+
+        np.add(gates[:, 1], 1, out=a)  # a = tanh_a + 1
+        np.subtract(1, z_all, out=k_z_all)  # k_z = 1 - z
+
+        # k_tanh_h = (1 - tanh_h**2) * (1 - z)
+        # k_tanh_a = h * (1 - tanh_a**2) * k_tanh_h
+        np.multiply(tanh_ah_all, tanh_ah_all, out=k_tanhtanh_all)
+        np.subtract(1, k_tanhtanh_all, out=k_tanhtanh_all)
+        k_tanh_h_all *= k_z_all
+        k_tanh_a_all *= h
+        k_tanh_a_all *= k_tanh_h_all
+
+        # k_z = (1 - z) * z * (h - tanh_h)
+        np.subtract(h, gates[:, 2], out=s)
+        k_z_all *= s
+        k_z_all *= z_all
+
+        d_h += d_y
+
+        # d_tanh_h = d_h * (1 - tanh_h**2) * (1 - z)
+        # d_tanh_a = d_tanh_h * h * (1 - tanh_a**2)
+        # d_z = d_h * (1 - z) * z * (h - tanh_h)
+        np.multiply(d_h[:, None], k_gates, out=d_gates.reshape(stretches, B, 3, H).swapaxes(1, 2))
+
+        # g_w_a = d_tanh_a * h
+        # g_w_z = d_z * h
+        np.multiply(d_z_tanh_a_all, h[:, None], out=d_gates_2.reshape(stretches, B, 2, H).swapaxes(1, 2))
+
+        # d_h = d_h * z + d_tanh_a * w_a + d_tanh_h * (tanh_a + 1) + d_z * w_z
+        d_h *= z_all
+        np.multiply(d_z_tanh_a_all, w.reshape(2, 1, H), out=s_2)
+        d_h += s_2[:, 1]
+        np.multiply(d_gates[..., 2 * H :], a, out=s)
+        d_h += s
+        d_h += s_2[:, 0]
+
+        if finished_t is not None:
+            np.copyto(d_h, kept_h, where=finished_t)
+
+
 @np.errstate(all="ignore")
-def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
+def backward(
+    params: Params, tape: Tape, d_y: Any, d_final: States | None = None, *, parallel: bool = False,
+) -> Grads:
     """Pull gradients back through a run of `forward`.
 
     d_y: the gradient of the outputs, (T, B, H); None where only the final states count.
     d_final: the gradient of the final states; None for 0.
+    parallel: True to take the steps back of many stretches at once (see `scan_back`), whatever `forward` did.
     """
     I, H = measure(params)
     if not isinstance(tape, Tape):
@@ -375,7 +527,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     w_rows = np.tile(w.reshape(2, 1, H), (B, 1))
     s_part, s_part_2 = s[1], s[0]
     ends = [None] * T if finished is None else finished
-    for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
+    done = 0
+    if parallel and B:
+        done = scan_back(params, finished, T, d_h, h[:-1], gates, d_y, d_gates, d_gates_2)
+    for ts in chunks(T - done, B * H):  # a few steps at a time, from the last ones to the first
         steps = ts.stop - ts.start
         a, s_ts = (np.empty((steps, B, H), dtype) for _ in range(2))
         k_gates = np.empty((steps, 3, B, H), dtype)  # k_z, k_tanh_a, k_tanh_h

@@ -252,14 +252,17 @@ def every_step(params, steps):
             np.copyto(h_next, h, where=finished_t)
 
 
-def by_stretch(stretches: int, count: int, finished: Any, *arrays: np.ndarray) -> list[Any]:
+def by_stretch(stretches, count, finished, *arrays, back=False):
     """Views of arrays, (T, ...), that have a step of all stretches after the other: (count, stretches, ...).
 
-    Where sequences are over is the last of them.
+    The stretches are those of the first steps; `back`, of the last ones, which then come first. Where
+    sequences are over is the last of the arrays.
     """
     whole = arrays if finished is None else (*arrays, finished)
-    parts = (array[: stretches * count].reshape(stretches, count, *array.shape[1:]) for array in whole)
-    steps = [part.swapaxes(0, 1) for part in parts]
+    done = stretches * count
+    parts = [array[len(array) - done :] if back else array[:done] for array in whole]
+    steps = [part.reshape(stretches, count, *part.shape[1:]).swapaxes(0, 1) for part in parts]
+    steps = [part[::-1] for part in steps] if back else steps
     return steps if finished is not None else [*steps, [None] * count]
 
 
@@ -268,12 +271,107 @@ def largest(*arrays: np.ndarray) -> float:
     return np.max([(array.max(), -array.min()) for array in arrays])
 
 
+def scan_back(params, finished, T, d_h, gates, d_y, h, d_gates):
+    """Take the last steps back, of many stretches side by side; return how many these are.
+
+    A step back is linear in the gradients that it carries. So one run of all stretches, from 0 and with the
+    derivatives of what they end with by what they begin with, says how each hands them on to the one before
+    it; a second run begins with what it is handed, and is the loop's own. Where something is not finite on
+    the way, all steps are left to the loop.
+    """
+    stretches = min(int(T**0.5), max(2, 2**14 // d_h.size))  # so few that their arrays stay in the cache
+    if stretches < 2:
+        return 0
+    count = T // stretches
+    last = (d_h,)
+    d_h, = (np.zeros((stretches, *d.shape), d.dtype) for d in last)
+    steps = by_stretch(stretches, count, finished, gates, d_y, back=True)
+    d_h_next, d_h_by_d_h = linearized_back(params, d_h, steps)
+    for end, d in zip((d_h,), last, strict=True):
+        end[-1] = d
+    for k in range(stretches - 1, 0, -1):
+        d_h[k - 1] = d_h_next[k] + d_h_by_d_h[k] * d_h[k]
+    if not np.isfinite(largest(d_h)):
+        return 0
+    steps = by_stretch(stretches, count, finished, h, gates, d_y, d_gates, back=True)
+    every_step_back(params, d_h, steps)
+    for d, first in zip(last, (d_h,), strict=True):
+        d[...] = first[0]
+    return stretches * count
+
+
+def linearized_back(params, d_h, steps):
+    """Run all stretches back; return what they end with, and its derivatives by what they begin with."""
+    _, H = measure(params)
+    stretches, B, dtype = len(d_h), d_h.shape[1], d_h.dtype
+    d_h_next, d_h_by_d_h_next = (np.empty((stretches, B, H), dtype) for _ in range(2))
+    d_h = d_h.copy()
+    d_h_by_d_h = np.ones_like(d_h)
+    s = np.empty((stretches, B, H), dtype)
+    for gates, d_y, finished_t in zip(*steps, strict=True):
+        g_all = gates[:, 0]
+
+        # d_h = g * (d_h + d_y)
+        np.add(d_h, d_y, out=s)
+        np.multiply(s, g_all, out=d_h_next)
+
+        np.multiply(d_h_by_d_h, g_all, out=d_h_by_d_h_next)  # d_h_by_d_h_next = d_h_by_d_h * g
+
+        if finished_t is not None:
+            np.copyto(d_h_next, d_h, where=finished_t)
+            np.copyto(d_h_by_d_h_next, d_h_by_d_h, where=finished_t)
+        d_h, d_h_next = d_h_next, d_h
+        d_h_by_d_h, d_h_by_d_h_next = d_h_by_d_h_next, d_h_by_d_h
+    return d_h, d_h_by_d_h
+
+
+def every_step_back(params, d_h, steps):
+    """Take the steps of all stretches back as the loop does, in place."""
+    _, H = measure(params)
+    stretches, B, dtype = len(d_h), d_h.shape[1], d_h.dtype
+    k_gates = np.empty((stretches, 2, B, H), dtype)  # k_a_g, k_j
+    s = np.empty((stretches, B, H), dtype)
+    k_a_g_all, k_j_all = k_gates[:, 0], k_gates[:, 1]
+    for h, gates, d_y, d_gates, finished_t in zip(*steps, strict=True):
+        g_all, j_all = gates[:, 0], gates[:, 1]
+
+        if finished_t is not None:  # a finished sequence hands its gradient on as it is
+            kept_h = d_h.copy()
+            np.copyto(d_h, 0, where=finished_t)
+
+        np.subtract(1, g_all, out=k_a_g_all)  # k_a_g = 1 - g
+
+        # k_j = (1 - g) * (1 - j**2)
+        np.multiply(j_all, j_all, out=k_j_all)
+        np.subtract(1, k_j_all, out=k_j_all)
+        k_j_all *= k_a_g_all
+
+        # k_a_g = (1 - g) * g * (h - j)
+        np.subtract(h, j_all, out=s)
+        k_a_g_all *= g_all
+        k_a_g_all *= s
+
+        d_h += d_y
+
+        # d_j = d_h * (1 - g) * (1 - j**2)
+        # d_a_g = d_h * (1 - g) * g * (h - j)
+        np.multiply(d_h[:, None], k_gates, out=d_gates.reshape(stretches, B, 2, H).swapaxes(1, 2))
+
+        d_h *= g_all
+
+        if finished_t is not None:
+            np.copyto(d_h, kept_h, where=finished_t)
+
+
 @np.errstate(all="ignore")
-def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
+def backward(
+    params: Params, tape: Tape, d_y: Any, d_final: States | None = None, *, parallel: bool = False,
+) -> Grads:
     """Pull gradients back through a run of `forward`.
 
     d_y: the gradient of the outputs, (T, B, H); None where only the final states count.
     d_final: the gradient of the final states; None for 0.
+    parallel: True to take the steps back of many stretches at once (see `scan_back`), whatever `forward` did.
     """
     I, H = measure(params)
     if not isinstance(tape, Tape):
@@ -298,7 +396,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_x = np.empty((T, B, I), dtype)
     d_W, d_b = (np.zeros(shape, dtype) for shape in shapes(I, H))
     ends = [None] * T if finished is None else finished
-    for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
+    done = 0
+    if parallel and B:
+        done = scan_back(params, finished, T, d_h, gates, d_y, h[:-1], d_gates)
+    for ts in chunks(T - done, B * H):  # a few steps at a time, from the last ones to the first
         steps = ts.stop - ts.start
         k_gates = np.empty((steps, 2, B, H), dtype)  # k_a_g, k_j
         s_ts = np.empty((steps, B, H), dtype)

@@ -71,6 +71,72 @@ struct Ahead {
     }
 };
 
+struct Steps {
+    Index begin, stop;
+};
+
+// The steps of stretch `s`, of `count` each.
+__device__ inline Steps steps_of_stretch(const Index s, const Index count, const Index first, const Index T) {
+    const Index begin = first + s * count, stop = begin + count;
+    return {begin < T ? begin : T, stop < T ? stop : T};
+}
+
+__device__ inline bool finite(const real a) { return a - a == 0; }
+
+// The same for the thread that takes them, also those of stretches that it comes to next: where the start of one
+// is not finite, since a product of many derivatives is not, the thread of the one before goes on through it.
+template <bool BACK>
+__device__ inline Steps steps_of_stretch(
+        const Index s, const Index stretches, const Index count, const Index first, const Index T,
+        const real* starts, const Index own, const Index pitch) {
+    Index low = s, high = s;
+    if (starts) {
+        if (s != (BACK ? stretches - 1 : 0) && !finite(starts[own])) return {T, T};
+        while (BACK && low > 0 && !finite(starts[own + (low - 1 - s) * pitch])) low--;
+        while (!BACK && high + 1 < stretches && !finite(starts[own + (high + 1 - s) * pitch])) high++;
+    }
+    return {steps_of_stretch(low, count, first, T).begin, steps_of_stretch(high, count, first, T).stop};
+}
+
+// What each stretch begins with, for an entry of N states, from what it began with last time, what it made of
+// that, and the derivatives of this by that: of every stretch N, N and N * N numbers. The changes by which each
+// begins where the one before it ends are, to first order, a linear recurrence. `moved`, where it is there, has
+// the largest change of an entry then, and the largest start.
+template <int N, bool BACK>
+__device__ inline void hand_on(
+        const Index stretches, const Index entries, WriteReal starts, WriteReal moved) {
+    const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x, pitch = N * (N + 2) * entries;
+    if (i >= entries) return;
+    real change[N] = {}, most = 0, size = 0;
+    for (Index n = 0; n + 1 < stretches; n++) {
+        const real* from = starts + (BACK ? stretches - 1 - n : n) * pitch + i;
+        real* to = starts + (BACK ? stretches - 2 - n : n + 1) * pitch + i;
+        real next[N], lost = 0;
+        #pragma unroll
+        for (int a = 0; a < N; a++) {
+            next[a] = from[(N + a) * entries];
+            #pragma unroll
+            for (int c = 0; c < N; c++) {
+                if (change[c] != 0) next[a] += from[(2 * N + a * N + c) * entries] * change[c];
+            }
+            lost += next[a] - next[a];  // 0, or NaN
+        }
+        #pragma unroll
+        for (int a = 0; a < N; a++) {
+            next[a] += lost;
+            change[a] = next[a] - to[a * entries];
+            to[a * entries] = next[a];
+            const real by = abs(change[a]), large = abs(next[a]);
+            most = by > most || by != by ? by : most;
+            size = large > size ? large : size;
+        }
+    }
+    if (moved) {
+        moved[i] = most;
+        moved[entries + i] = size;
+    }
+}
+
 // The sum of every 8th row of a column, for each of 8 threads: the first from row 0 on, the next from row 1.
 template <class Entry>
 __device__ inline real every_8th(const Entry* column, const Index rows, const Index pitch) {
@@ -92,29 +158,81 @@ __device__ inline real over_threads(const real total) {
     return part[0][threadIdx.x];
 }
 
-// r = sigmoid(W_r @ x + u_r * h + b_r)
-// z = sigmoid(W_z @ x + u_z * h + b_z)
-// n = tanh(W_h @ x + u_h * r * h + b_h)
-// h' = (1 - z) * n + z * h
-extern "C" __global__ void indygru_forward_1(
-        const Index B, const Index T, const Index H, Write gates, Read b_, Write h, Read u,
+// Stretches of the next kernel but one to first order: what each makes of what it begins with.
+extern "C" __global__ void indygru_forward_3_linearized(
+        const Index stretches, const Index count, const Index known, WriteReal starts, const Index B,
+        const Index T, const Index H, Read gates, Read b_, Read h, Read u,
         const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= B * H) return;
-    const Index k = i % H, b = i / H;
-    const Index end = steps_of(finished, B, b, 0, T);
+    if (i >= stretches * B * H) return;
+    const Index k = i % H, b = i % (B * H) / H;
+    const Index s = i / (B * H), pitch = 3 * B * H, own = s * pitch + i % (B * H);
+    const auto [begin, stop] = steps_of_stretch(s, count, 0, T);
+    const Index end = steps_of(finished, B, b, begin, stop);
 
     const real b_r = b_[k], b_z = b_[H + k], b_h = b_[2 * H + k];
     const real u_r = u[k], u_z = u[H + k], u_h = u[2 * H + k];
     Index at = b;
-    real h_ = h[at * H + k];
+    real h_ = known ? starts[own] : real(h[at * H + k]);
+    if (!known) starts[own] = h_;
+    real h_by_h = 1;
+
+    at = begin * B + b;
+    constexpr Index ahead = steps_ahead(3);
+    Ahead<ahead, storage> W_r_x_ahead(&gates[at * (3 * H) + k], B * 3 * H, end - begin);
+    Ahead<ahead, storage> W_z_x_ahead(&gates[at * (3 * H) + H + k], B * 3 * H, end - begin);
+    Ahead<ahead, storage> W_h_x_ahead(&gates[at * (3 * H) + 2 * H + k], B * 3 * H, end - begin);
+    #pragma unroll ahead
+    for (Index t = begin; t < end; t++, at += B) {
+        const real W_r_x = W_r_x_ahead.take();
+        const real W_z_x = W_z_x_ahead.take();
+        const real W_h_x = W_h_x_ahead.take();
+
+        const real r = sigmoid(W_r_x + b_r + h_ * u_r);
+        const real z = sigmoid(W_z_x + b_z + h_ * u_z);
+        const real n = tanh(W_h_x + b_h + h_ * u_h * r);
+        const real h_next = h_ * z + (1 - z) * n;
+        const real a_n_by_h_now = h_ * u_h * u_r * (1 - r) * r + u_h * r;
+        const real h_by_h_now = (1 - z) * (1 - square(n)) * a_n_by_h_now + u_z * (1 - z) * z * (h_ - n) + z;
+        const real h_by_h_next = h_by_h * h_by_h_now;
+        h_ = h_next;
+        h_by_h = h_by_h_next;
+    }
+    starts[own + B * H] = h_;
+    starts[own + 2 * B * H] = h_by_h;
+}
+
+// What each stretch begins with, of what the one before it makes of its own beginning.
+extern "C" __global__ void indygru_forward_3_starts(
+        const Index stretches, const Index entries, WriteReal starts, WriteReal moved) {
+    hand_on<1, false>(stretches, entries, starts, moved);
+}
+
+// r = sigmoid(W_r @ x + u_r * h + b_r)
+// z = sigmoid(W_z @ x + u_z * h + b_z)
+// n = tanh(W_h @ x + u_h * r * h + b_h)
+// h' = (1 - z) * n + z * h
+extern "C" __global__ void indygru_forward_3(
+        const Index stretches, const Index count, ReadReal starts, const Index B, const Index T,
+        const Index H, Write gates, Read b_, Write h, Read u, const bool* __restrict__ finished) {
+    const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= stretches * B * H) return;
+    const Index k = i % H, b = i % (B * H) / H;
+    const Index s = i / (B * H), pitch = 3 * B * H, own = s * pitch + i % (B * H);
+    const auto [begin, stop] = steps_of_stretch<false>(s, stretches, count, 0, T, starts, own, pitch);
+    const Index end = steps_of(finished, B, b, begin, stop);
+
+    const real b_r = b_[k], b_z = b_[H + k], b_h = b_[2 * H + k];
+    const real u_r = u[k], u_z = u[H + k], u_h = u[2 * H + k];
+    Index at = begin * B + b;
+    real h_ = starts ? starts[own] : real(h[at * H + k]);
 
     constexpr Index ahead = steps_ahead(3);
-    Ahead<ahead, storage> W_r_x_ahead(&gates[at * (3 * H) + k], B * 3 * H, end);
-    Ahead<ahead, storage> W_z_x_ahead(&gates[at * (3 * H) + H + k], B * 3 * H, end);
-    Ahead<ahead, storage> W_h_x_ahead(&gates[at * (3 * H) + 2 * H + k], B * 3 * H, end);
+    Ahead<ahead, storage> W_r_x_ahead(&gates[at * (3 * H) + k], B * 3 * H, end - begin);
+    Ahead<ahead, storage> W_z_x_ahead(&gates[at * (3 * H) + H + k], B * 3 * H, end - begin);
+    Ahead<ahead, storage> W_h_x_ahead(&gates[at * (3 * H) + 2 * H + k], B * 3 * H, end - begin);
     #pragma unroll ahead
-    for (Index t = 0; t < end; t++, at += B) {
+    for (Index t = begin; t < end; t++, at += B) {
         const real W_r_x = W_r_x_ahead.take();
         const real W_z_x = W_z_x_ahead.take();
         const real W_h_x = W_h_x_ahead.take();
@@ -129,7 +247,7 @@ extern "C" __global__ void indygru_forward_1(
         h[(at + B) * H + k] = h_next;
         h_ = h_next;
     }
-    for (Index t = end; t < T; t++, at += B) {
+    for (Index t = end; t < stop; t++, at += B) {
         gates[at * (3 * H) + k] = 0;
         gates[at * (3 * H) + H + k] = 0;
         gates[at * (3 * H) + 2 * H + k] = 0;
@@ -137,17 +255,76 @@ extern "C" __global__ void indygru_forward_1(
     }
 }
 
-// Computes d_n, d_z, d_r, d_h, total_d_r, total_d_z, total_d_n, total_g_u_r, total_g_u_z and total_g_u_h.
-extern "C" __global__ void indygru_backward_1(
-        const Index B, const Index T, const Index H, Write d_h, Read d_y, Read gates, Read h, Read u,
-        Write d_gates, WriteReal totals, const bool* __restrict__ finished) {
+// Stretches of the next kernel but one to first order: what each makes of what it begins with.
+extern "C" __global__ void indygru_backward_3_linearized(
+        const Index stretches, const Index count, const Index known, WriteReal starts, const Index B,
+        const Index T, const Index H, Read d_h, Read d_y, Read gates, Read h, Read u,
+        const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= B * H) return;
-    const Index k = i % H, b = i / H;
-    const Index end = steps_of(finished, B, b, 0, T);
+    if (i >= stretches * B * H) return;
+    const Index k = i % H, b = i % (B * H) / H;
+    const Index s = i / (B * H), pitch = 3 * B * H, own = s * pitch + i % (B * H);
+    const auto [begin, stop] = steps_of_stretch(s, count, 0, T);
+    const Index end = steps_of(finished, B, b, begin, stop);
 
     const real u_h = u[2 * H + k], u_r = u[k], u_z = u[H + k];
-    real d_h_later = d_h[b * H + k];
+    real d_h_later = known ? starts[own] : real(d_h[b * H + k]);
+    if (!known) starts[own] = d_h_later;
+    real d_h_by_d_h = 1;
+
+    Index at = (end - 1) * B + b;
+    constexpr Index ahead = steps_ahead(5);
+    Ahead<ahead, storage> d_y_ahead(&d_y[at * H + k], -B * H, end - begin);
+    Ahead<ahead, storage> n_ahead(&gates[at * (3 * H) + 2 * H + k], -B * 3 * H, end - begin);
+    Ahead<ahead, storage> z_ahead(&gates[at * (3 * H) + H + k], -B * 3 * H, end - begin);
+    Ahead<ahead, storage> h_ahead(&h[at * H + k], -B * H, end - begin);
+    Ahead<ahead, storage> r_ahead(&gates[at * (3 * H) + k], -B * 3 * H, end - begin);
+    #pragma unroll ahead
+    for (Index t = end; t > begin; t--, at -= B) {
+        const real d_y_ = d_y_ahead.take();
+        const real n = n_ahead.take();
+        const real z = z_ahead.take();
+        const real h_ = h_ahead.take();
+        const real r = r_ahead.take();
+
+        const real d_h_next = d_h_later + d_y_;
+        const real d_n = d_h_next * (1 - square(n)) * (1 - z);
+        const real d_z = d_h_next * (1 - z) * z * (h_ - n);
+        const real d_r = d_n * h_ * (1 - r) * r * u_h;
+        const real d_h_ = d_h_next * z + d_n * r * u_h + d_r * u_r + d_z * u_z;
+        const real d_n_by_d_h_now = (1 - square(n)) * (1 - z);
+        const real d_z_by_d_h_now = (1 - z) * z * (h_ - n);
+        const real d_r_by_d_h_now = h_ * (1 - r) * r * u_h * d_n_by_d_h_now;
+        const real d_h_by_d_h_now = r * u_h * d_n_by_d_h_now + u_r * d_r_by_d_h_now + u_z * d_z_by_d_h_now +
+            z;
+        const real d_h_by_d_h_next = d_h_by_d_h * d_h_by_d_h_now;
+        d_h_later = d_h_;
+        d_h_by_d_h = d_h_by_d_h_next;
+    }
+    starts[own + B * H] = d_h_later;
+    starts[own + 2 * B * H] = d_h_by_d_h;
+}
+
+// What each stretch begins with, of what the one before it makes of its own beginning.
+extern "C" __global__ void indygru_backward_3_starts(
+        const Index stretches, const Index entries, WriteReal starts, WriteReal moved) {
+    hand_on<1, true>(stretches, entries, starts, moved);
+}
+
+// Computes d_n, d_z, d_r, d_h, total_d_r, total_d_z, total_d_n, total_g_u_r, total_g_u_z and total_g_u_h.
+extern "C" __global__ void indygru_backward_3(
+        const Index stretches, const Index count, ReadReal starts, const Index B, const Index T,
+        const Index H, Write d_h, Read d_y, Read gates, Read h, Read u, Write d_gates, WriteReal totals,
+        const bool* __restrict__ finished) {
+    const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= stretches * B * H) return;
+    const Index k = i % H, b = i % (B * H) / H;
+    const Index s = i / (B * H), pitch = 3 * B * H, own = s * pitch + i % (B * H);
+    const auto [begin, stop] = steps_of_stretch<true>(s, stretches, count, 0, T, starts, own, pitch);
+    const Index end = steps_of(finished, B, b, begin, stop);
+
+    const real u_h = u[2 * H + k], u_r = u[k], u_z = u[H + k];
+    real d_h_later = starts ? starts[own] : real(d_h[b * H + k]);
     real total_d_r = 0;
     real total_d_z = 0;
     real total_d_n = 0;
@@ -155,20 +332,20 @@ extern "C" __global__ void indygru_backward_1(
     real total_g_u_z = 0;
     real total_g_u_h = 0;
 
-    Index at = (T - 1) * B + b;
-    for (Index t = T; t > end; t--, at -= B) {
+    Index at = (stop - 1) * B + b;
+    for (Index t = stop; t > end; t--, at -= B) {
         d_gates[at * (3 * H) + 2 * H + k] = 0;
         d_gates[at * (3 * H) + H + k] = 0;
         d_gates[at * (3 * H) + k] = 0;
     }
     constexpr Index ahead = steps_ahead(5);
-    Ahead<ahead, storage> d_y_ahead(&d_y[at * H + k], -B * H, end);
-    Ahead<ahead, storage> z_ahead(&gates[at * (3 * H) + H + k], -B * 3 * H, end);
-    Ahead<ahead, storage> n_ahead(&gates[at * (3 * H) + 2 * H + k], -B * 3 * H, end);
-    Ahead<ahead, storage> h_ahead(&h[at * H + k], -B * H, end);
-    Ahead<ahead, storage> r_ahead(&gates[at * (3 * H) + k], -B * 3 * H, end);
+    Ahead<ahead, storage> d_y_ahead(&d_y[at * H + k], -B * H, end - begin);
+    Ahead<ahead, storage> z_ahead(&gates[at * (3 * H) + H + k], -B * 3 * H, end - begin);
+    Ahead<ahead, storage> n_ahead(&gates[at * (3 * H) + 2 * H + k], -B * 3 * H, end - begin);
+    Ahead<ahead, storage> h_ahead(&h[at * H + k], -B * H, end - begin);
+    Ahead<ahead, storage> r_ahead(&gates[at * (3 * H) + k], -B * 3 * H, end - begin);
     #pragma unroll ahead
-    for (Index t = end; t > 0; t--, at -= B) {
+    for (Index t = end; t > begin; t--, at -= B) {
         const real d_y_ = d_y_ahead.take();
         const real z = z_ahead.take();
         const real n = n_ahead.take();
@@ -192,18 +369,18 @@ extern "C" __global__ void indygru_backward_1(
         total_g_u_r += d_r * h_;  // g_u_r
         d_h_later = d_h_;
     }
-    d_h[b * H + k] = d_h_later;
-    totals[b * (6 * H) + k] = total_d_r;
-    totals[b * (6 * H) + H + k] = total_d_z;
-    totals[b * (6 * H) + 2 * H + k] = total_d_n;
-    totals[b * (6 * H) + 3 * H + k] = total_g_u_r;
-    totals[b * (6 * H) + 4 * H + k] = total_g_u_z;
-    totals[b * (6 * H) + 5 * H + k] = total_g_u_h;
+    if (begin == 0) d_h[b * H + k] = d_h_later;
+    totals[(s * B + b) * (6 * H) + k] = total_d_r;
+    totals[(s * B + b) * (6 * H) + H + k] = total_d_z;
+    totals[(s * B + b) * (6 * H) + 2 * H + k] = total_d_n;
+    totals[(s * B + b) * (6 * H) + 3 * H + k] = total_g_u_r;
+    totals[(s * B + b) * (6 * H) + 4 * H + k] = total_g_u_z;
+    totals[(s * B + b) * (6 * H) + 5 * H + k] = total_g_u_h;
 }
 
 // The sums of total_d_r, total_d_z, total_d_n, total_g_u_r, total_g_u_z and total_g_u_h over 256 rows
 //     each.
-extern "C" __global__ void indygru_backward_2_parts(
+extern "C" __global__ void indygru_backward_4_parts(
         const Index rows, WriteReal parts, const Index H, ReadReal totals) {
     const Index k = (Index)blockIdx.y * 32 + threadIdx.x, first = (Index)blockIdx.x * 256;
     const Index count = rows - first < 256 ? rows - first : 256;
@@ -217,7 +394,7 @@ extern "C" __global__ void indygru_backward_2_parts(
 
 // The sums of total_d_r, total_d_z, total_d_n, total_g_u_r, total_g_u_z and total_g_u_h over all rows,
 //     from those over 256.
-extern "C" __global__ void indygru_backward_2(
+extern "C" __global__ void indygru_backward_4(
         const Index count, ReadReal parts, const Index H, Write d_b, Write d_u) {
     const Index k = (Index)blockIdx.x * 32 + threadIdx.x;
 

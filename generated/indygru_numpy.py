@@ -322,14 +322,17 @@ def every_step(params, steps):
             np.copyto(h_next, h, where=finished_t)
 
 
-def by_stretch(stretches: int, count: int, finished: Any, *arrays: np.ndarray) -> list[Any]:
+def by_stretch(stretches, count, finished, *arrays, back=False):
     """Views of arrays, (T, ...), that have a step of all stretches after the other: (count, stretches, ...).
 
-    Where sequences are over is the last of them.
+    The stretches are those of the first steps; `back`, of the last ones, which then come first. Where
+    sequences are over is the last of the arrays.
     """
     whole = arrays if finished is None else (*arrays, finished)
-    parts = (array[: stretches * count].reshape(stretches, count, *array.shape[1:]) for array in whole)
-    steps = [part.swapaxes(0, 1) for part in parts]
+    done = stretches * count
+    parts = [array[len(array) - done :] if back else array[:done] for array in whole]
+    steps = [part.reshape(stretches, count, *part.shape[1:]).swapaxes(0, 1) for part in parts]
+    steps = [part[::-1] for part in steps] if back else steps
     return steps if finished is not None else [*steps, [None] * count]
 
 
@@ -338,12 +341,168 @@ def largest(*arrays: np.ndarray) -> float:
     return np.max([(array.max(), -array.min()) for array in arrays])
 
 
+def scan_back(params, finished, T, d_h, h, gates, d_y, d_gates, d_gates_2):
+    """Take the last steps back, of many stretches side by side; return how many these are.
+
+    A step back is linear in the gradients that it carries. So one run of all stretches, from 0 and with the
+    derivatives of what they end with by what they begin with, says how each hands them on to the one before
+    it; a second run begins with what it is handed, and is the loop's own. Where something is not finite on
+    the way, all steps are left to the loop.
+    """
+    stretches = min(int(T**0.5), max(2, 2**14 // d_h.size))  # so few that their arrays stay in the cache
+    if stretches < 2:
+        return 0
+    count = T // stretches
+    last = (d_h,)
+    d_h, = (np.zeros((stretches, *d.shape), d.dtype) for d in last)
+    steps = by_stretch(stretches, count, finished, h, gates, d_y, back=True)
+    d_h_next, d_h_by_d_h = linearized_back(params, d_h, steps)
+    for end, d in zip((d_h,), last, strict=True):
+        end[-1] = d
+    for k in range(stretches - 1, 0, -1):
+        d_h[k - 1] = d_h_next[k] + d_h_by_d_h[k] * d_h[k]
+    if not np.isfinite(largest(d_h)):
+        return 0
+    steps = by_stretch(stretches, count, finished, h, gates, d_y, d_gates, d_gates_2, back=True)
+    every_step_back(params, d_h, steps)
+    for d, first in zip(last, (d_h,), strict=True):
+        d[...] = first[0]
+    return stretches * count
+
+
+def linearized_back(params, d_h, steps):
+    """Run all stretches back; return what they end with, and its derivatives by what they begin with."""
+    _, H = measure(params)
+    stretches, B, dtype = len(d_h), d_h.shape[1], d_h.dtype
+    _, _, u = params
+    d_h_by_d_h_now, d_h_next, d_h_by_d_h_next = (np.empty((stretches, B, H), dtype) for _ in range(3))
+    d_h = d_h.copy()
+    d_h_by_d_h = np.ones_like(d_h)
+    s, s_3, s_4, s_5, s_6, s_7, s_8 = (np.empty((stretches, B, H), dtype) for _ in range(7))
+    s_2 = np.empty((stretches, 2, B, H), dtype)
+    s_2_part, s_2_part_2 = s_2[:, 1], s_2[:, 0]
+    u_h, u_r, u_z = u[2 * H :], u[:H], u[H : 2 * H]
+    for h, gates, d_y, finished_t in zip(*steps, strict=True):
+        n_all, r_all, z_all = gates[:, 2], gates[:, 0], gates[:, 1]
+
+        # d_h = (1 - n**2) * r * u_h * (1 - z) * (d_h + d_y) + h * (1 - n**2) * (1 - r) * r * u_h *
+        #     u_r * (1 - z) * (d_h + d_y) + u_z * (1 - z) * z * (d_h + d_y) * (h - n) + z * (d_h + d_y)
+        np.add(d_h, d_y, out=s)
+        np.subtract(1, gates[:, :2], out=s_2)
+        np.multiply(n_all, n_all, out=s_3)
+        np.subtract(1, s_3, out=s_3)
+        s_3 *= s_2_part
+        s_2_part_2 *= h
+        s_2_part_2 *= s_3
+        s_2_part_2 *= r_all
+        s_2_part_2 *= u_h
+        np.multiply(s, s_3, out=s_4)
+        np.subtract(h, n_all, out=s_5)
+        s_5 *= s_2_part
+        s_5 *= z_all
+        np.multiply(s, s_5, out=s_6)
+        np.multiply(s, s_2_part_2, out=s_7)
+        np.multiply(r_all, u_h, out=s_8)
+        np.multiply(s, z_all, out=d_h_next)
+        np.multiply(s_4, s_8, out=s)
+        d_h_next += s
+        np.multiply(s_7, u_r, out=s_4)
+        d_h_next += s_4
+        np.multiply(s_6, u_z, out=s)
+        d_h_next += s
+
+        # d_h_by_d_h_now = (1 - n**2) * r * u_h * (1 - z) + h * (1 - n**2) * (1 - r) * r * u_h * u_r *
+        #     (1 - z) + u_z * (1 - z) * z * (h - n) + z
+        np.multiply(s_8, s_3, out=d_h_by_d_h_now)
+        np.multiply(s_2_part_2, u_r, out=s_7)
+        d_h_by_d_h_now += s_7
+        np.multiply(s_5, u_z, out=s_4)
+        d_h_by_d_h_now += s_4
+        d_h_by_d_h_now += z_all
+
+        # d_h_by_d_h_next = d_h_by_d_h * d_h_by_d_h_now
+        np.multiply(d_h_by_d_h, d_h_by_d_h_now, out=d_h_by_d_h_next)
+
+        if finished_t is not None:
+            np.copyto(d_h_next, d_h, where=finished_t)
+            np.copyto(d_h_by_d_h_next, d_h_by_d_h, where=finished_t)
+        d_h, d_h_next = d_h_next, d_h
+        d_h_by_d_h, d_h_by_d_h_next = d_h_by_d_h_next, d_h_by_d_h
+    return d_h, d_h_by_d_h
+
+
+def every_step_back(params, d_h, steps):
+    """Take the steps of all stretches back as the loop does, in place."""
+    _, H = measure(params)
+    stretches, B, dtype = len(d_h), d_h.shape[1], d_h.dtype
+    _, _, u = params
+    k_gates = np.empty((stretches, 3, B, H), dtype)  # k_r, k_z, k_n
+    k_h = np.empty((stretches, B, H), dtype)
+    s = np.empty((stretches, B, H), dtype)
+    s_2 = np.empty((stretches, 2, B, H), dtype)
+    k_rz_all, k_n_all, k_z_all, k_r_all = k_gates[:, :2], k_gates[:, 2], k_gates[:, 1], k_gates[:, 0]
+    u_h = u[2 * H :]
+    for h, gates, d_y, d_gates, d_gates_2, finished_t in zip(*steps, strict=True):
+        rz_all, n_all, r_all = gates[:, :2], gates[:, 2], gates[:, 0]
+        g_u_h_all = d_gates_2[..., 2 * H :]
+        g_uu_all = d_gates_2[..., : 2 * H].reshape(stretches, B, 2, H).swapaxes(1, 2)
+        d_n_all = d_gates[..., 2 * H :]
+        d_rz_all = d_gates[..., : 2 * H].reshape(stretches, B, 2, H).swapaxes(1, 2)
+
+        if finished_t is not None:  # a finished sequence hands its gradient on as it is
+            kept_h = d_h.copy()
+            np.copyto(d_h, 0, where=finished_t)
+
+        # k_z = (1 - z) * z * (h - n)
+        # k_n = (1 - n**2) * (1 - z)
+        # k_r = h * (1 - r) * r * u_h * k_n
+        np.subtract(1, rz_all, out=k_rz_all)
+        np.multiply(n_all, n_all, out=k_n_all)
+        np.subtract(1, k_n_all, out=k_n_all)
+        k_n_all *= k_z_all
+        np.subtract(h, n_all, out=s)
+        k_z_all *= s
+        k_r_all *= h
+        k_r_all *= k_n_all
+        k_rz_all *= rz_all
+        k_r_all *= u_h
+
+        np.multiply(h, r_all, out=g_u_h_all)  # g_u_h = h * r
+        np.multiply(r_all, u_h, out=k_h)  # k_h = r * u_h
+        d_h += d_y
+
+        # d_n = d_h * (1 - n**2) * (1 - z)
+        # d_z = d_h * (1 - z) * z * (h - n)
+        # d_r = d_n * h * (1 - r) * r * u_h
+        np.multiply(d_h[:, None], k_gates, out=d_gates.reshape(stretches, B, 3, H).swapaxes(1, 2))
+
+        g_u_h_all *= d_n_all  # g_u_h = d_n * h * r
+
+        # g_u_z = d_z * h
+        # g_u_r = d_r * h
+        np.multiply(d_rz_all, h[:, None], out=g_uu_all)
+
+        # d_h = d_h * z + d_n * r * u_h + d_r * u_r + d_z * u_z
+        d_h *= gates[:, 1]
+        np.multiply(d_n_all, k_h, out=s)
+        d_h += s
+        np.multiply(d_rz_all, u[: 2 * H].reshape(2, 1, H), out=s_2)
+        d_h += s_2[:, 0]
+        d_h += s_2[:, 1]
+
+        if finished_t is not None:
+            np.copyto(d_h, kept_h, where=finished_t)
+
+
 @np.errstate(all="ignore")
-def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
+def backward(
+    params: Params, tape: Tape, d_y: Any, d_final: States | None = None, *, parallel: bool = False,
+) -> Grads:
     """Pull gradients back through a run of `forward`.
 
     d_y: the gradient of the outputs, (T, B, H); None where only the final states count.
     d_final: the gradient of the final states; None for 0.
+    parallel: True to take the steps back of many stretches at once (see `scan_back`), whatever `forward` did.
     """
     I, H = measure(params)
     if not isinstance(tape, Tape):
@@ -373,7 +532,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     u_rz = np.tile(u[: 2 * H].reshape(2, 1, H), (B, 1))
     s_2_part, s_2_part_2 = s_2[0], s_2[1]
     ends = [None] * T if finished is None else finished
-    for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
+    done = 0
+    if parallel and B:
+        done = scan_back(params, finished, T, d_h, h[:-1], gates, d_y, d_gates, d_gates_2)
+    for ts in chunks(T - done, B * H):  # a few steps at a time, from the last ones to the first
         steps = ts.stop - ts.start
         k_gates = np.empty((steps, 3, B, H), dtype)  # k_r, k_z, k_n
         k_h, s_ts = (np.empty((steps, B, H), dtype) for _ in range(2))

@@ -159,10 +159,10 @@ extern "C" __global__ void janet_forward_1(
     const real b_f = b_[k], b_c = b_[H + k];
     const real h_ = h[at * H + k];
 
-    const real s = U_f_h + W_f_x + b_f;
+    const real s_ = U_f_h + W_f_x + b_f;
     const real g = tanh(U_c_h + W_c_x + b_c);
-    const real sigmoid_h_ = sigmoid(s - 1);
-    const real sigmoid_s = sigmoid(s);
+    const real sigmoid_h_ = sigmoid(s_ - 1);
+    const real sigmoid_s = sigmoid(s_);
     gates[at * (2 * H) + H + k] = g;
     sigmoid_h[at * H + k] = sigmoid_h_;
     gates[at * (2 * H) + k] = sigmoid_s;
@@ -224,10 +224,10 @@ extern "C" __global__ void janet_forward_2(
             const real W_c_x = gates[at * (2 * H) + H + k];
             const real b_c = b_[H + k];
             const real h_ = s_h[r * own_H + q];
-            const real s = U_f_h + W_f_x + b_f;
+            const real s_ = U_f_h + W_f_x + b_f;
             const real g = tanh(U_c_h + W_c_x + b_c);
-            const real sigmoid_h_ = sigmoid(s - 1);
-            const real sigmoid_s = sigmoid(s);
+            const real sigmoid_h_ = sigmoid(s_ - 1);
+            const real sigmoid_s = sigmoid(s_);
             const real h_next = g * (1 - sigmoid_h_) + h_ * sigmoid_s;
             gates[at * (2 * H) + H + k] = over ? 0 : g;
             sigmoid_h[at * H + k] = over ? 0 : sigmoid_h_;

@@ -69,6 +69,72 @@ struct Ahead {
     }
 };
 
+struct Steps {
+    Index begin, stop;
+};
+
+// The steps of stretch `s`, of `count` each.
+__device__ inline Steps steps_of_stretch(const Index s, const Index count, const Index first, const Index T) {
+    const Index begin = first + s * count, stop = begin + count;
+    return {begin < T ? begin : T, stop < T ? stop : T};
+}
+
+__device__ inline bool finite(const real a) { return a - a == 0; }
+
+// The same for the thread that takes them, also those of stretches that it comes to next: where the start of one
+// is not finite, since a product of many derivatives is not, the thread of the one before goes on through it.
+template <bool BACK>
+__device__ inline Steps steps_of_stretch(
+        const Index s, const Index stretches, const Index count, const Index first, const Index T,
+        const real* starts, const Index own, const Index pitch) {
+    Index low = s, high = s;
+    if (starts) {
+        if (s != (BACK ? stretches - 1 : 0) && !finite(starts[own])) return {T, T};
+        while (BACK && low > 0 && !finite(starts[own + (low - 1 - s) * pitch])) low--;
+        while (!BACK && high + 1 < stretches && !finite(starts[own + (high + 1 - s) * pitch])) high++;
+    }
+    return {steps_of_stretch(low, count, first, T).begin, steps_of_stretch(high, count, first, T).stop};
+}
+
+// What each stretch begins with, for an entry of N states, from what it began with last time, what it made of
+// that, and the derivatives of this by that: of every stretch N, N and N * N numbers. The changes by which each
+// begins where the one before it ends are, to first order, a linear recurrence. `moved`, where it is there, has
+// the largest change of an entry then, and the largest start.
+template <int N, bool BACK>
+__device__ inline void hand_on(
+        const Index stretches, const Index entries, WriteReal starts, WriteReal moved) {
+    const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x, pitch = N * (N + 2) * entries;
+    if (i >= entries) return;
+    real change[N] = {}, most = 0, size = 0;
+    for (Index n = 0; n + 1 < stretches; n++) {
+        const real* from = starts + (BACK ? stretches - 1 - n : n) * pitch + i;
+        real* to = starts + (BACK ? stretches - 2 - n : n + 1) * pitch + i;
+        real next[N], lost = 0;
+        #pragma unroll
+        for (int a = 0; a < N; a++) {
+            next[a] = from[(N + a) * entries];
+            #pragma unroll
+            for (int c = 0; c < N; c++) {
+                if (change[c] != 0) next[a] += from[(2 * N + a * N + c) * entries] * change[c];
+            }
+            lost += next[a] - next[a];  // 0, or NaN
+        }
+        #pragma unroll
+        for (int a = 0; a < N; a++) {
+            next[a] += lost;
+            change[a] = next[a] - to[a * entries];
+            to[a * entries] = next[a];
+            const real by = abs(change[a]), large = abs(next[a]);
+            most = by > most || by != by ? by : most;
+            size = large > size ? large : size;
+        }
+    }
+    if (moved) {
+        moved[i] = most;
+        moved[entries + i] = size;
+    }
+}
+
 // The sum of every 8th row of a column, for each of 8 threads: the first from row 0 on, the next from row 1.
 template <class Entry>
 __device__ inline real every_8th(const Entry* column, const Index rows, const Index pitch) {
@@ -134,27 +200,90 @@ extern "C" __global__ void lru_forward_2(
     x_hi_next[at * H + k] = Bi_x * exp_gl;
 }
 
-// hr' = (Br @ x) * exp(gl) + lr * hr - li * hi
-// hi' = (Bi @ x) * exp(gl) + li * hr + lr * hi
-extern "C" __global__ void lru_forward_3(
-        const Index B, const Index T, const Index H, Write hi, Write hr, ReadReal li, ReadReal lr,
-        Read x_hr_next, Read x_hi_next, const bool* __restrict__ finished) {
+// Stretches of the next kernel but one to first order: what each makes of what it begins with.
+extern "C" __global__ void lru_forward_5_linearized(
+        const Index stretches, const Index count, const Index known, WriteReal starts, const Index B,
+        const Index T, const Index H, Read hi, Read hr, ReadReal li, ReadReal lr, Read x_hr_next,
+        Read x_hi_next, const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= B * H) return;
-    const Index k = i % H, b = i / H;
-    const Index end = steps_of(finished, B, b, 0, T);
+    if (i >= stretches * B * H) return;
+    const Index k = i % H, b = i % (B * H) / H;
+    const Index s = i / (B * H), pitch = 8 * B * H, own = s * pitch + i % (B * H);
+    const auto [begin, stop] = steps_of_stretch(s, count, 0, T);
+    const Index end = steps_of(finished, B, b, begin, stop);
 
     const real li_ = li[k];
     const real lr_ = lr[k];
     Index at = b;
-    real hr_ = hr[at * H + k];
-    real hi_ = hi[at * H + k];
+    real hr_ = known ? starts[own] : real(hr[at * H + k]);
+    if (!known) starts[own] = hr_;
+    real hi_ = known ? starts[own + B * H] : real(hi[at * H + k]);
+    if (!known) starts[own + B * H] = hi_;
+    real hr_by_hr = 1;
+    real hr_by_hi = 0;
+    real hi_by_hr = 0;
+    real hi_by_hi = 1;
+
+    at = begin * B + b;
+    constexpr Index ahead = steps_ahead(2);
+    Ahead<ahead, storage> x_hr_next_ahead(&x_hr_next[at * H + k], B * H, end - begin);
+    Ahead<ahead, storage> x_hi_next_ahead(&x_hi_next[at * H + k], B * H, end - begin);
+    #pragma unroll ahead
+    for (Index t = begin; t < end; t++, at += B) {
+        const real x_hr_next_ = x_hr_next_ahead.take();
+        const real x_hi_next_ = x_hi_next_ahead.take();
+
+        const real hr_next = hr_ * lr_ + x_hr_next_ - hi_ * li_;
+        const real hi_next = hi_ * lr_ + hr_ * li_ + x_hi_next_;
+        const real hr_by_hr_next = hr_by_hr * lr_ - hi_by_hr * li_;
+        const real hr_by_hi_next = hr_by_hi * lr_ - hi_by_hi * li_;
+        const real hi_by_hr_next = hi_by_hr * lr_ + hr_by_hr * li_;
+        const real hi_by_hi_next = hi_by_hi * lr_ + hr_by_hi * li_;
+        hr_ = hr_next;
+        hi_ = hi_next;
+        hr_by_hr = hr_by_hr_next;
+        hr_by_hi = hr_by_hi_next;
+        hi_by_hr = hi_by_hr_next;
+        hi_by_hi = hi_by_hi_next;
+    }
+    starts[own + 2 * B * H] = hr_;
+    starts[own + 3 * B * H] = hi_;
+    starts[own + 4 * B * H] = hr_by_hr;
+    starts[own + 5 * B * H] = hr_by_hi;
+    starts[own + 6 * B * H] = hi_by_hr;
+    starts[own + 7 * B * H] = hi_by_hi;
+}
+
+// What each stretch begins with, of what the one before it makes of its own beginning.
+extern "C" __global__ void lru_forward_5_starts(
+        const Index stretches, const Index entries, WriteReal starts, WriteReal moved) {
+    hand_on<2, false>(stretches, entries, starts, moved);
+}
+
+// hr' = (Br @ x) * exp(gl) + lr * hr - li * hi
+// hi' = (Bi @ x) * exp(gl) + li * hr + lr * hi
+extern "C" __global__ void lru_forward_5(
+        const Index stretches, const Index count, ReadReal starts, const Index B, const Index T,
+        const Index H, Write hi, Write hr, ReadReal li, ReadReal lr, Read x_hr_next, Read x_hi_next,
+        const bool* __restrict__ finished) {
+    const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= stretches * B * H) return;
+    const Index k = i % H, b = i % (B * H) / H;
+    const Index s = i / (B * H), pitch = 8 * B * H, own = s * pitch + i % (B * H);
+    const auto [begin, stop] = steps_of_stretch<false>(s, stretches, count, 0, T, starts, own, pitch);
+    const Index end = steps_of(finished, B, b, begin, stop);
+
+    const real li_ = li[k];
+    const real lr_ = lr[k];
+    Index at = begin * B + b;
+    real hr_ = starts ? starts[own] : real(hr[at * H + k]);
+    real hi_ = starts ? starts[own + B * H] : real(hi[at * H + k]);
 
     constexpr Index ahead = steps_ahead(2);
-    Ahead<ahead, storage> x_hr_next_ahead(&x_hr_next[at * H + k], B * H, end);
-    Ahead<ahead, storage> x_hi_next_ahead(&x_hi_next[at * H + k], B * H, end);
+    Ahead<ahead, storage> x_hr_next_ahead(&x_hr_next[at * H + k], B * H, end - begin);
+    Ahead<ahead, storage> x_hi_next_ahead(&x_hi_next[at * H + k], B * H, end - begin);
     #pragma unroll ahead
-    for (Index t = 0; t < end; t++, at += B) {
+    for (Index t = begin; t < end; t++, at += B) {
         const real x_hr_next_ = x_hr_next_ahead.take();
         const real x_hi_next_ = x_hi_next_ahead.take();
 
@@ -165,14 +294,14 @@ extern "C" __global__ void lru_forward_3(
         hr_ = hr_next;
         hi_ = hi_next;
     }
-    for (Index t = end; t < T; t++, at += B) {
+    for (Index t = end; t < stop; t++, at += B) {
         hr[(at + B) * H + k] = hr_;
         hi[(at + B) * H + k] = hi_;
     }
 }
 
 // y = Cr @ hr' + D * x - Ci @ hi'
-extern "C" __global__ void lru_forward_4(
+extern "C" __global__ void lru_forward_6(
         const Index rows, const Index I, Write y_, Read Cr_hr_next, Read D, Read x) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * I) return;
@@ -237,39 +366,103 @@ extern "C" __global__ void lru_backward_3(
     if (k < I) d_D[k] = total;
 }
 
-// Computes d_Bi_x, d_Br_x, d_hr, d_hi, total_g_exp_gl, total_g_li and total_g_lr.
-extern "C" __global__ void lru_backward_5(
-        const Index B, const Index T, const Index H, Write d_hi, Read d_hi_next_2, ReadReal exp_,
-        Write d_hr, Read d_hr_next_2, Read gates, Read hi, Read hr, ReadReal li_2, ReadReal lr_2,
-        Write d_gates, WriteReal totals, const bool* __restrict__ finished) {
+// Stretches of the next kernel but one to first order: what each makes of what it begins with.
+extern "C" __global__ void lru_backward_7_linearized(
+        const Index stretches, const Index count, const Index known, WriteReal starts, const Index B,
+        const Index T, const Index H, Read d_hi, Read d_hi_next_2, Read d_hr, Read d_hr_next_2,
+        ReadReal li_2, ReadReal lr_2, const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= B * H) return;
-    const Index k = i % H, b = i / H;
-    const Index end = steps_of(finished, B, b, 0, T);
+    if (i >= stretches * B * H) return;
+    const Index k = i % H, b = i % (B * H) / H;
+    const Index s = i / (B * H), pitch = 8 * B * H, own = s * pitch + i % (B * H);
+    const auto [begin, stop] = steps_of_stretch(s, count, 0, T);
+    const Index end = steps_of(finished, B, b, begin, stop);
+
+    const real li = li_2[k];
+    const real lr = lr_2[k];
+    real d_hr_later = known ? starts[own] : real(d_hr[b * H + k]);
+    if (!known) starts[own] = d_hr_later;
+    real d_hi_later = known ? starts[own + B * H] : real(d_hi[b * H + k]);
+    if (!known) starts[own + B * H] = d_hi_later;
+    real d_hr_by_d_hr = 1;
+    real d_hr_by_d_hi = 0;
+    real d_hi_by_d_hr = 0;
+    real d_hi_by_d_hi = 1;
+
+    Index at = (end - 1) * B + b;
+    constexpr Index ahead = steps_ahead(2);
+    Ahead<ahead, storage> d_hi_next_2_ahead(&d_hi_next_2[at * H + k], -B * H, end - begin);
+    Ahead<ahead, storage> d_hr_next_2_ahead(&d_hr_next_2[at * H + k], -B * H, end - begin);
+    #pragma unroll ahead
+    for (Index t = end; t > begin; t--, at -= B) {
+        const real d_hi_next_2_ = d_hi_next_2_ahead.take();
+        const real d_hr_next_2_ = d_hr_next_2_ahead.take();
+
+        const real d_hi_next = d_hi_later + d_hi_next_2_;
+        const real d_hr_next = d_hr_later + d_hr_next_2_;
+        const real d_hr_ = d_hi_next * li + d_hr_next * lr;
+        const real d_hi_ = d_hi_next * lr - d_hr_next * li;
+        const real d_hr_by_d_hr_next = d_hi_by_d_hr * li + d_hr_by_d_hr * lr;
+        const real d_hr_by_d_hi_next = d_hi_by_d_hi * li + d_hr_by_d_hi * lr;
+        const real d_hi_by_d_hr_next = d_hi_by_d_hr * lr - d_hr_by_d_hr * li;
+        const real d_hi_by_d_hi_next = d_hi_by_d_hi * lr - d_hr_by_d_hi * li;
+        d_hr_later = d_hr_;
+        d_hi_later = d_hi_;
+        d_hr_by_d_hr = d_hr_by_d_hr_next;
+        d_hr_by_d_hi = d_hr_by_d_hi_next;
+        d_hi_by_d_hr = d_hi_by_d_hr_next;
+        d_hi_by_d_hi = d_hi_by_d_hi_next;
+    }
+    starts[own + 2 * B * H] = d_hr_later;
+    starts[own + 3 * B * H] = d_hi_later;
+    starts[own + 4 * B * H] = d_hr_by_d_hr;
+    starts[own + 5 * B * H] = d_hr_by_d_hi;
+    starts[own + 6 * B * H] = d_hi_by_d_hr;
+    starts[own + 7 * B * H] = d_hi_by_d_hi;
+}
+
+// What each stretch begins with, of what the one before it makes of its own beginning.
+extern "C" __global__ void lru_backward_7_starts(
+        const Index stretches, const Index entries, WriteReal starts, WriteReal moved) {
+    hand_on<2, true>(stretches, entries, starts, moved);
+}
+
+// Computes d_Bi_x, d_Br_x, d_hr, d_hi, total_g_exp_gl, total_g_li and total_g_lr.
+extern "C" __global__ void lru_backward_7(
+        const Index stretches, const Index count, ReadReal starts, const Index B, const Index T,
+        const Index H, Write d_hi, Read d_hi_next_2, ReadReal exp_, Write d_hr, Read d_hr_next_2,
+        Read gates, Read hi, Read hr, ReadReal li_2, ReadReal lr_2, Write d_gates, WriteReal totals,
+        const bool* __restrict__ finished) {
+    const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= stretches * B * H) return;
+    const Index k = i % H, b = i % (B * H) / H;
+    const Index s = i / (B * H), pitch = 8 * B * H, own = s * pitch + i % (B * H);
+    const auto [begin, stop] = steps_of_stretch<true>(s, stretches, count, 0, T, starts, own, pitch);
+    const Index end = steps_of(finished, B, b, begin, stop);
 
     const real exp_gl = exp_[2 * H + k];
     const real li = li_2[k];
     const real lr = lr_2[k];
-    real d_hr_later = d_hr[b * H + k];
-    real d_hi_later = d_hi[b * H + k];
+    real d_hr_later = starts ? starts[own] : real(d_hr[b * H + k]);
+    real d_hi_later = starts ? starts[own + B * H] : real(d_hi[b * H + k]);
     real total_g_exp_gl = 0;
     real total_g_li = 0;
     real total_g_lr = 0;
 
-    Index at = (T - 1) * B + b;
-    for (Index t = T; t > end; t--, at -= B) {
+    Index at = (stop - 1) * B + b;
+    for (Index t = stop; t > end; t--, at -= B) {
         d_gates[at * (2 * H) + H + k] = 0;
         d_gates[at * (2 * H) + k] = 0;
     }
     constexpr Index ahead = steps_ahead(6);
-    Ahead<ahead, storage> d_hi_next_2_ahead(&d_hi_next_2[at * H + k], -B * H, end);
-    Ahead<ahead, storage> d_hr_next_2_ahead(&d_hr_next_2[at * H + k], -B * H, end);
-    Ahead<ahead, storage> Bi_x_ahead(&gates[at * (2 * H) + H + k], -B * 2 * H, end);
-    Ahead<ahead, storage> Br_x_ahead(&gates[at * (2 * H) + k], -B * 2 * H, end);
-    Ahead<ahead, storage> hi_ahead(&hi[at * H + k], -B * H, end);
-    Ahead<ahead, storage> hr_ahead(&hr[at * H + k], -B * H, end);
+    Ahead<ahead, storage> d_hi_next_2_ahead(&d_hi_next_2[at * H + k], -B * H, end - begin);
+    Ahead<ahead, storage> d_hr_next_2_ahead(&d_hr_next_2[at * H + k], -B * H, end - begin);
+    Ahead<ahead, storage> Bi_x_ahead(&gates[at * (2 * H) + H + k], -B * 2 * H, end - begin);
+    Ahead<ahead, storage> Br_x_ahead(&gates[at * (2 * H) + k], -B * 2 * H, end - begin);
+    Ahead<ahead, storage> hi_ahead(&hi[at * H + k], -B * H, end - begin);
+    Ahead<ahead, storage> hr_ahead(&hr[at * H + k], -B * H, end - begin);
     #pragma unroll ahead
-    for (Index t = end; t > 0; t--, at -= B) {
+    for (Index t = end; t > begin; t--, at -= B) {
         const real d_hi_next_2_ = d_hi_next_2_ahead.take();
         const real d_hr_next_2_ = d_hr_next_2_ahead.take();
         const real Bi_x = Bi_x_ahead.take();
@@ -289,15 +482,15 @@ extern "C" __global__ void lru_backward_5(
         d_hr_later = d_hr_;
         d_hi_later = d_hi_;
     }
-    d_hr[b * H + k] = d_hr_later;
-    d_hi[b * H + k] = d_hi_later;
-    totals[b * (3 * H) + k] = total_g_exp_gl;
-    totals[b * (3 * H) + H + k] = total_g_li;
-    totals[b * (3 * H) + 2 * H + k] = total_g_lr;
+    if (begin == 0) d_hr[b * H + k] = d_hr_later;
+    if (begin == 0) d_hi[b * H + k] = d_hi_later;
+    totals[(s * B + b) * (3 * H) + k] = total_g_exp_gl;
+    totals[(s * B + b) * (3 * H) + H + k] = total_g_li;
+    totals[(s * B + b) * (3 * H) + 2 * H + k] = total_g_lr;
 }
 
 // The sums of total_g_exp_gl, total_g_li and total_g_lr over 256 rows each.
-extern "C" __global__ void lru_backward_6_parts(
+extern "C" __global__ void lru_backward_8_parts(
         const Index rows, WriteReal parts, const Index H, ReadReal totals) {
     const Index k = (Index)blockIdx.y * 32 + threadIdx.x, first = (Index)blockIdx.x * 256;
     const Index count = rows - first < 256 ? rows - first : 256;
@@ -311,7 +504,7 @@ extern "C" __global__ void lru_backward_6_parts(
 }
 
 // The sums of total_g_exp_gl, total_g_li and total_g_lr over all rows, from those over 256.
-extern "C" __global__ void lru_backward_6(
+extern "C" __global__ void lru_backward_8(
         const Index count, ReadReal parts, const Index H, WriteReal d_exp, WriteReal d_parts) {
     const Index k = (Index)blockIdx.x * 32 + threadIdx.x;
 
@@ -323,7 +516,7 @@ extern "C" __global__ void lru_backward_6(
 }
 
 // Computes d_nu, d_th and d_gl.
-extern "C" __global__ void lru_backward_8(
+extern "C" __global__ void lru_backward_10(
         const Index H, ReadReal d_parts, ReadReal m, ReadReal exp_, ReadReal cos_exp_th,
         ReadReal sin_exp_th, ReadReal d_exp, Write d_nu, Write d_th, Write d_gl) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
@@ -348,7 +541,7 @@ extern "C" __global__ void lru_backward_8(
     d_gl[k] = d_exp_gl * exp_gl;
 }
 
-extern "C" __global__ void lru_backward_9(
+extern "C" __global__ void lru_backward_11(
         const Index rows, const Index I, Read D, Write d_x, Read d_y) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * I) return;

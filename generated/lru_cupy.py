@@ -80,6 +80,7 @@ class Tape(NamedTuple):
     sin_exp_th: cp.ndarray  # (H,)  sin_exp_th
     finished: cp.ndarray | None  # (T, B, 1) where a sequence is over
     given: bool  # whether the caller gave the initial states
+    iterations: int  # of Newton's method; 0 where all steps went one by one
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -122,6 +123,7 @@ def unpack(params: Params) -> dict[str, cp.ndarray]:
 
 def forward(
     params: Params, x: cp.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
+    parallel: bool = False,
 ) -> tuple[cp.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, I), the final states, and the tape.
 
@@ -129,6 +131,7 @@ def forward(
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
     tape: True to save what `backward` reads; False or None for nothing; an earlier tape, which is void then.
+    parallel: True to run stretches of each sequence side by side (see `stretches_of`); if it fails, the loop.
 
     Raises ValueError and TypeError that name the argument.
     """
@@ -163,32 +166,46 @@ def forward(
 
     hr[0] = 0 if initial is None else check("initial.hr", initial.hr, (B, H))
     hi[0] = 0 if initial is None else check("initial.hi", initial.hi, (B, H))
+    stretches = stretches_of(T, B * H, parallel)
+
+    starts = linear_starts(
+        "lru_forward_5", dtype, B * H, 2, stretches, T, B, T, H, hi, hr, li, lr, x_hr_next, x_hi_next,
+        finished,
+    )
+    iterations = int(starts is not None)
 
     # hr' = (Br @ x) * exp(gl) + lr * hr - li * hi
     # hi' = (Bi @ x) * exp(gl) + li * hr + lr * hi
-    through_time("lru_forward_3", dtype, B * H, B, T, H, hi, hr, li, lr, x_hr_next, x_hi_next, finished)
+    along_stretches(
+        "lru_forward_5", dtype, B * H, T, starts, B, T, H, hi, hr, li, lr, x_hr_next, x_hi_next, finished,
+    )
 
     # y = Cr @ hr' + D * x - Ci @ hi'
     product(hi[1:].reshape(T * B, H), Ci.T, y_.reshape(T * B, I))
     product(hr[1:].reshape(T * B, H), Cr.T, Cr_hr_next.reshape(T * B, I))
-    launch("lru_forward_4", dtype, T * B * I, T * B, I, y_, Cr_hr_next, D, x)
+    launch("lru_forward_6", dtype, T * B * I, T * B, I, y_, Cr_hr_next, D, x)
 
     y = y_ if finished is None else cp.where(finished, 0, y_).astype(dtype, copy=False)
     final = States(hr[T].copy(), hi[T].copy())
-    kept = Tape(x, hr, hi, gates, exp, m, cos_exp_th, sin_exp_th, finished, initial is not None)
+    kept = Tape(
+        x, hr, hi, gates, exp, m, cos_exp_th, sin_exp_th, finished, initial is not None, iterations,
+    )
     return y, final, kept if tape else None
 
 
-def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
+def backward(
+    params: Params, tape: Tape, d_y: Any, d_final: States | None = None, *, parallel: bool = False,
+) -> Grads:
     """Pull gradients back through a run of `forward`.
 
     d_y: the gradient of the outputs, (T, B, I); None where only the final states count.
     d_final: the gradient of the final states; None for 0.
+    parallel: True to run stretches of each sequence side by side, whatever its size (see `stretches_of`).
     """
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type_of(tape)}, expected the Tape of forward of {__name__}")
-    (x, hr, hi, gates, exp, m, cos_exp_th, sin_exp_th, finished, _) = tape
+    (x, hr, hi, gates, exp, m, cos_exp_th, sin_exp_th, finished, _, _) = tape
     for name, array in tape._asdict().items():
         here(f"tape.{name}", array)
     T, B, _ = x.shape
@@ -206,6 +223,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"d_final is {type_of(d_final)}, expected States of {__name__}")
     d_hr = check("d_final.hr", d_final.hr, (B, H), dtype=dtype).copy()
     d_hi = check("d_final.hi", d_final.hi, (B, H), dtype=dtype).copy()
+    stretches = stretches_of(T, B * H, parallel)
     d_gates = cp.empty((T, B, 2 * H), dtype)  # d_Br_x, d_Bi_x
     d_Ci_hi_next, d_x = (cp.empty((T, B, I), dtype) for _ in range(2))
     g_D = cp.empty((T, B, I), arithmetic(dtype))
@@ -213,7 +231,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     lr_2, li_2 = (cp.empty((H,), arithmetic(dtype)) for _ in range(2))
     d_exp = cp.empty((3 * H,), arithmetic(dtype))  # d_exp_gl, d_exp_nu, d_exp_th
     d_parts = cp.empty((3 * H,), arithmetic(dtype))  # d_li, d_lr, d_m
-    totals = cp.empty((B, 3 * H), arithmetic(dtype))  # total_g_exp_gl, total_g_li, total_g_lr
+    totals = cp.empty((stretches * B, 3 * H), arithmetic(dtype))  # total_g_exp_gl, total_g_li, total_g_lr
     d_Br_Bi, d_Ci, d_Cr, d_nu, d_th, d_gl, d_D = (cp.empty(shape, dtype) for shape in shapes(I, H))
 
     # lr and li.
@@ -232,13 +250,18 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     product(d_y.reshape(T * B, I).T, hr[1:].reshape(T * B, H), d_Cr)
     column_sums("lru_backward_3", dtype, T * B, I, (I, g_D), (I, d_D))
 
+    starts = linear_starts(
+        "lru_backward_7", dtype, B * H, 2, stretches, T, B, T, H, d_hi, d_hi_next_2, d_hr, d_hr_next_2,
+        li_2, lr_2, finished,
+    )
+
     # d_Bi_x = exp_gl * (d_hi + d_hi_next_2)
     # d_Br_x = exp_gl * (d_hr + d_hr_next_2)
     # d_hr = li * (d_hi + d_hi_next_2) + lr * (d_hr + d_hr_next_2)
     # d_hi = lr * (d_hi + d_hi_next_2) - li * (d_hr + d_hr_next_2)
-    through_time(
-        "lru_backward_5", dtype, B * H, B, T, H, d_hi, d_hi_next_2, exp, d_hr, d_hr_next_2, gates, hi, hr,
-        li_2, lr_2, d_gates, totals, finished,
+    along_stretches(
+        "lru_backward_7", dtype, B * H, T, starts, B, T, H, d_hi, d_hi_next_2, exp, d_hr, d_hr_next_2,
+        gates, hi, hr, li_2, lr_2, d_gates, totals, finished,
     )
 
     # d_x = Br.T @ d_Br_x + Bi.T @ d_Bi_x
@@ -246,15 +269,15 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     # The gradients of the parameters: all steps in one product each.
     product(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, I), d_Br_Bi)
-    column_sums("lru_backward_6", dtype, B, 3 * H, (H, totals), (H, d_exp, d_parts))
+    column_sums("lru_backward_8", dtype, stretches * B, 3 * H, (H, totals), (H, d_exp, d_parts))
 
     # d_sin_exp_th, d_cos_exp_th, d_exp_th, d_m, d_a_m, d_exp_nu, d_nu, d_th and d_gl.
     launch(
-        "lru_backward_8", dtype, H, H, d_parts, m, exp, cos_exp_th, sin_exp_th, d_exp, d_nu, d_th, d_gl,
+        "lru_backward_10", dtype, H, H, d_parts, m, exp, cos_exp_th, sin_exp_th, d_exp, d_nu, d_th, d_gl,
     )
 
     # d_x += d_y * D
-    launch("lru_backward_9", dtype, T * B * I, T * B, I, D, d_x, d_y)
+    launch("lru_backward_11", dtype, T * B * I, T * B, I, D, d_x, d_y)
 
     return Grads(
         params=Params(d_Br_Bi, d_Ci, d_Cr, d_nu, d_th, d_gl, d_D), x=d_x, initial=States(d_hr, d_hi),
@@ -428,6 +451,53 @@ def through_time(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> N
     """Run a kernel that takes all steps, if any threads do: in small blocks, for all multiprocessors."""
     if threads > 0:
         kernel(name, dtype)((-(-threads // 64),), (64,), arguments)
+
+
+# How many stretches of a sequence run side by side: 1 for one thread an entry, None to choose by size.
+STRETCHES = None
+
+
+def stretches_of(steps: int, entries: int, asked: bool) -> int:
+    """How many stretches the steps of each entry of the states are cut into.
+
+    A sequence then takes as long as twice the steps of one stretch, and a look at every stretch. That pays
+    where there are many steps, and so few entries that a device has threads to spare; or it is `asked` for.
+    The bounds come from counting steps, and are not measured.
+    """
+    if STRETCHES is not None:
+        return max(1, min(STRETCHES, steps))
+    many = int(steps**0.5)
+    fit = many if asked else min(many, 2**15 // max(1, entries))
+    return fit if fit > (1 if asked else 7) else 1
+
+
+def along_stretches(
+    name: str, dtype: np.dtype, entries: int, steps: int, starts: Any, *arguments: Any,
+) -> None:
+    """Run a kernel that takes all steps, those of each stretch from its start."""
+    stretches = 1 if starts is None else len(starts)
+    through_time(name, dtype, stretches * entries, stretches, -(-steps // stretches), starts, *arguments)
+
+
+def linear_starts(
+    name: str, dtype: np.dtype, entries: int, states: int, stretches: int, steps: int, *arguments: Any,
+) -> Any:
+    """What each stretch begins with, where steps are linear in what they carry; None where there is one."""
+    if stretches < 2 or entries < 1:
+        return None
+    starts = cp.empty((stretches, states * (states + 2), entries), arithmetic(dtype))
+    improve(name, dtype, starts, False, None, steps, *arguments)
+    return starts
+
+
+def improve(
+    name: str, dtype: np.dtype, starts: cp.ndarray, known: bool, moved: Any, steps: int, *arguments: Any,
+) -> None:
+    """Run all stretches to first order from their starts, if they are known; make better ones of that."""
+    stretches, _, entries = starts.shape
+    given = stretches, -(-steps // stretches), int(known), starts, *arguments
+    through_time(f"{name}_linearized", dtype, stretches * entries, *given)
+    through_time(f"{name}_starts", dtype, entries, stretches, entries, starts, moved)
 
 
 def product(a: cp.ndarray, b: cp.ndarray, out: cp.ndarray, add: bool = False) -> None:

@@ -366,14 +366,17 @@ def every_step(params, lr, li, steps):
             np.copyto(hi_next, hi, where=finished_t)
 
 
-def by_stretch(stretches: int, count: int, finished: Any, *arrays: np.ndarray) -> list[Any]:
+def by_stretch(stretches, count, finished, *arrays, back=False):
     """Views of arrays, (T, ...), that have a step of all stretches after the other: (count, stretches, ...).
 
-    Where sequences are over is the last of them.
+    The stretches are those of the first steps; `back`, of the last ones, which then come first. Where
+    sequences are over is the last of the arrays.
     """
     whole = arrays if finished is None else (*arrays, finished)
-    parts = (array[: stretches * count].reshape(stretches, count, *array.shape[1:]) for array in whole)
-    steps = [part.swapaxes(0, 1) for part in parts]
+    done = stretches * count
+    parts = [array[len(array) - done :] if back else array[:done] for array in whole]
+    steps = [part.reshape(stretches, count, *part.shape[1:]).swapaxes(0, 1) for part in parts]
+    steps = [part[::-1] for part in steps] if back else steps
     return steps if finished is not None else [*steps, [None] * count]
 
 
@@ -382,12 +385,167 @@ def largest(*arrays: np.ndarray) -> float:
     return np.max([(array.max(), -array.min()) for array in arrays])
 
 
+def scan_back(
+    params, finished, T, lr_2, li_2, exp, d_hr, d_hi, d_hr_next_2, d_hi_next_2, hr, hi, gates, d_gates,
+    g_exp_gl, g_li, g_lr,
+):
+    """Take the last steps back, of many stretches side by side; return how many these are.
+
+    A step back is linear in the gradients that it carries. So one run of all stretches, from 0 and with the
+    derivatives of what they end with by what they begin with, says how each hands them on to the one before
+    it; a second run begins with what it is handed, and is the loop's own. Where something is not finite on
+    the way, all steps are left to the loop.
+    """
+    stretches = min(int(T**0.5), max(2, 2**14 // d_hr.size))  # so few that their arrays stay in the cache
+    if stretches < 2:
+        return 0
+    count = T // stretches
+    last = (d_hr, d_hi)
+    d_hr, d_hi = (np.zeros((stretches, *d.shape), d.dtype) for d in last)
+    steps = by_stretch(stretches, count, finished, d_hr_next_2, d_hi_next_2, back=True)
+    d_hr_next, d_hi_next, d_hr_by_d_hr, d_hr_by_d_hi, d_hi_by_d_hr, d_hi_by_d_hi = linearized_back(
+        params, lr_2, li_2, d_hr, d_hi, steps,
+    )
+    for end, d in zip((d_hr, d_hi), last, strict=True):
+        end[-1] = d
+    for k in range(stretches - 1, 0, -1):
+        d_hr[k - 1] = d_hr_next[k] + d_hr_by_d_hr[k] * d_hr[k] + d_hr_by_d_hi[k] * d_hi[k]
+        d_hi[k - 1] = d_hi_next[k] + d_hi_by_d_hr[k] * d_hr[k] + d_hi_by_d_hi[k] * d_hi[k]
+    if not np.isfinite(largest(d_hr, d_hi)):
+        return 0
+    steps = by_stretch(
+        stretches, count, finished, hr, hi, gates, d_gates, d_hr_next_2, d_hi_next_2, g_exp_gl, g_li,
+        g_lr, back=True,
+    )
+    every_step_back(params, exp, lr_2, li_2, d_hr, d_hi, steps)
+    for d, first in zip(last, (d_hr, d_hi), strict=True):
+        d[...] = first[0]
+    return stretches * count
+
+
+def linearized_back(params, lr_2, li_2, d_hr, d_hi, steps):
+    """Run all stretches back; return what they end with, and its derivatives by what they begin with."""
+    _, H = measure(params)
+    stretches, B, dtype = len(d_hr), d_hr.shape[1], d_hr.dtype
+    (
+        d_hr_next, d_hi_next, d_hr_by_d_hr_next, d_hr_by_d_hi_next, d_hi_by_d_hr_next, d_hi_by_d_hi_next,
+    ) = (np.empty((stretches, B, H), dtype) for _ in range(6))
+    d_hr = d_hr.copy()
+    d_hi = d_hi.copy()
+    d_hr_by_d_hr = np.ones_like(d_hr)
+    d_hr_by_d_hi = np.zeros_like(d_hr)
+    d_hi_by_d_hr = np.zeros_like(d_hi)
+    d_hi_by_d_hi = np.ones_like(d_hi)
+    s, s_2, s_3 = (np.empty((stretches, B, H), dtype) for _ in range(3))
+    for d_hr_next_2, d_hi_next_2, finished_t in zip(*steps, strict=True):
+        # d_hr = li * (d_hi + d_hi_next_2) + lr * (d_hr + d_hr_next_2)
+        np.add(d_hi, d_hi_next_2, out=s)
+        np.add(d_hr, d_hr_next_2, out=s_2)
+        np.multiply(s, li_2, out=d_hr_next)
+        np.multiply(s_2, lr_2, out=s_3)
+        d_hr_next += s_3
+
+        # d_hi = lr * (d_hi + d_hi_next_2) - li * (d_hr + d_hr_next_2)
+        np.multiply(s, lr_2, out=d_hi_next)
+        np.multiply(s_2, li_2, out=s_3)
+        d_hi_next -= s_3
+
+        # d_hr_by_d_hr_next = d_hi_by_d_hr * li + d_hr_by_d_hr * lr
+        np.multiply(d_hi_by_d_hr, li_2, out=d_hr_by_d_hr_next)
+        np.multiply(d_hr_by_d_hr, lr_2, out=s)
+        d_hr_by_d_hr_next += s
+
+        # d_hr_by_d_hi_next = d_hi_by_d_hi * li + d_hr_by_d_hi * lr
+        np.multiply(d_hi_by_d_hi, li_2, out=d_hr_by_d_hi_next)
+        np.multiply(d_hr_by_d_hi, lr_2, out=s_2)
+        d_hr_by_d_hi_next += s_2
+
+        # d_hi_by_d_hr_next = d_hi_by_d_hr * lr - d_hr_by_d_hr * li
+        np.multiply(d_hi_by_d_hr, lr_2, out=d_hi_by_d_hr_next)
+        np.multiply(d_hr_by_d_hr, li_2, out=s_3)
+        d_hi_by_d_hr_next -= s_3
+
+        # d_hi_by_d_hi_next = d_hi_by_d_hi * lr - d_hr_by_d_hi * li
+        np.multiply(d_hi_by_d_hi, lr_2, out=d_hi_by_d_hi_next)
+        np.multiply(d_hr_by_d_hi, li_2, out=s)
+        d_hi_by_d_hi_next -= s
+
+        if finished_t is not None:
+            np.copyto(d_hr_next, d_hr, where=finished_t)
+            np.copyto(d_hi_next, d_hi, where=finished_t)
+            np.copyto(d_hr_by_d_hr_next, d_hr_by_d_hr, where=finished_t)
+            np.copyto(d_hr_by_d_hi_next, d_hr_by_d_hi, where=finished_t)
+            np.copyto(d_hi_by_d_hr_next, d_hi_by_d_hr, where=finished_t)
+            np.copyto(d_hi_by_d_hi_next, d_hi_by_d_hi, where=finished_t)
+        d_hr, d_hr_next = d_hr_next, d_hr
+        d_hi, d_hi_next = d_hi_next, d_hi
+        d_hr_by_d_hr, d_hr_by_d_hr_next = d_hr_by_d_hr_next, d_hr_by_d_hr
+        d_hr_by_d_hi, d_hr_by_d_hi_next = d_hr_by_d_hi_next, d_hr_by_d_hi
+        d_hi_by_d_hr, d_hi_by_d_hr_next = d_hi_by_d_hr_next, d_hi_by_d_hr
+        d_hi_by_d_hi, d_hi_by_d_hi_next = d_hi_by_d_hi_next, d_hi_by_d_hi
+    return d_hr, d_hi, d_hr_by_d_hr, d_hr_by_d_hi, d_hi_by_d_hr, d_hi_by_d_hi
+
+
+def every_step_back(params, exp, lr_2, li_2, d_hr, d_hi, steps):
+    """Take the steps of all stretches back as the loop does, in place."""
+    _, H = measure(params)
+    stretches, B, dtype = len(d_hr), d_hr.shape[1], d_hr.dtype
+    s = np.empty((stretches, B, H), dtype)
+    exp_gl = exp[2 * H :]
+    for (
+        hr, hi, gates, d_gates, d_hr_next_2, d_hi_next_2, g_exp_gl, g_li, g_lr, finished_t,
+    ) in zip(*steps, strict=True):
+        if finished_t is not None:  # a finished sequence hands its gradient on as it is
+            kept_hr = d_hr.copy()
+            np.copyto(d_hr, 0, where=finished_t)
+            kept_hi = d_hi.copy()
+            np.copyto(d_hi, 0, where=finished_t)
+
+        d_hi += d_hi_next_2
+        np.multiply(d_hi, exp_gl, out=d_gates[..., H:])  # d_Bi_x = d_hi * exp_gl
+        d_hr_next_2 += d_hr
+
+        # g_exp_gl = d_hi * Bi_x + d_hr_next_2 * Br_x
+        np.multiply(d_hi, gates[:, 1], out=g_exp_gl)
+        np.multiply(d_hr_next_2, gates[:, 0], out=s)
+        g_exp_gl += s
+
+        # g_li = d_hi * hr - d_hr_next_2 * hi
+        np.multiply(d_hi, hr, out=g_li)
+        np.multiply(d_hr_next_2, hi, out=s)
+        g_li -= s
+
+        # g_lr = d_hi * hi + d_hr_next_2 * hr
+        np.multiply(d_hi, hi, out=g_lr)
+        np.multiply(d_hr_next_2, hr, out=s)
+        g_lr += s
+
+        np.multiply(d_hr_next_2, exp_gl, out=d_gates[..., :H])  # d_Br_x = d_hr_next_2 * exp_gl
+
+        # d_hr = d_hi * li + d_hr_next_2 * lr
+        np.multiply(d_hi, li_2, out=d_hr)
+        np.multiply(d_hr_next_2, lr_2, out=s)
+        d_hr += s
+
+        # d_hi = d_hi * lr - d_hr_next_2 * li
+        d_hi *= lr_2
+        np.multiply(d_hr_next_2, li_2, out=s)
+        d_hi -= s
+
+        if finished_t is not None:
+            np.copyto(d_hr, kept_hr, where=finished_t)
+            np.copyto(d_hi, kept_hi, where=finished_t)
+
+
 @np.errstate(all="ignore")
-def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
+def backward(
+    params: Params, tape: Tape, d_y: Any, d_final: States | None = None, *, parallel: bool = False,
+) -> Grads:
     """Pull gradients back through a run of `forward`.
 
     d_y: the gradient of the outputs, (T, B, I); None where only the final states count.
     d_final: the gradient of the final states; None for 0.
+    parallel: True to take the steps back of many stretches at once (see `scan_back`), whatever `forward` did.
     """
     I, H = measure(params)
     if not isinstance(tape, Tape):
@@ -440,53 +598,61 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     li_2_rows = np.tile(li_2, (B, 1))
     lr_2_rows = np.tile(lr_2, (B, 1))
     ends = [None] * T if finished is None else finished
-    for (
-        d_hi_next_2_t, d_Bi_x, d_hr_next_2_t, g_exp_gl_t, Bi_x, Br_x, g_li_t, hr_t, hi_t, g_lr_t, d_Br_x,
-        finished_t,
-    ) in backwards(
-        d_hi_next_2, d_gates[:, :, H:], d_hr_next_2, g_exp_gl, gates[:, 1], gates[:, 0], g_li, hr[:-1],
-        hi[:-1], g_lr, d_gates[:, :, :H], ends,
-    ):
-        if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept_hr = d_hr.copy()
-            np.copyto(d_hr, 0, where=finished_t)
-            kept_hi = d_hi.copy()
-            np.copyto(d_hi, 0, where=finished_t)
+    done = 0
+    if parallel and B:
+        done = scan_back(
+            params, finished, T, lr_2, li_2, exp, d_hr, d_hi, d_hr_next_2, d_hi_next_2, hr[:-1], hi[:-1],
+            gates, d_gates, g_exp_gl, g_li, g_lr,
+        )
+    for ts in chunks(T - done, B * H):  # a few steps at a time, from the last ones to the first
 
-        d_hi += d_hi_next_2_t
-        np.multiply(d_hi, exp_gl, out=d_Bi_x)  # d_Bi_x = d_hi * exp_gl
-        d_hr_next_2_t += d_hr
+        for (
+            d_hi_next_2_t, d_Bi_x, d_hr_next_2_t, g_exp_gl_t, Bi_x, Br_x, g_li_t, hr_t, hi_t, g_lr_t, d_Br_x,
+            finished_t,
+        ) in backwards(
+            d_hi_next_2[ts], d_gates[ts, :, H:], d_hr_next_2[ts], g_exp_gl[ts], gates[ts, 1], gates[ts, 0],
+            g_li[ts], hr[ts], hi[ts], g_lr[ts], d_gates[ts, :, :H], ends[ts],
+        ):
+            if finished is not None:  # a finished sequence hands its gradient on as it is
+                kept_hr = d_hr.copy()
+                np.copyto(d_hr, 0, where=finished_t)
+                kept_hi = d_hi.copy()
+                np.copyto(d_hi, 0, where=finished_t)
 
-        # g_exp_gl = d_hi * Bi_x + d_hr_next_2 * Br_x
-        np.multiply(d_hi, Bi_x, out=g_exp_gl_t)
-        np.multiply(d_hr_next_2_t, Br_x, out=s)
-        g_exp_gl_t += s
+            d_hi += d_hi_next_2_t
+            np.multiply(d_hi, exp_gl, out=d_Bi_x)  # d_Bi_x = d_hi * exp_gl
+            d_hr_next_2_t += d_hr
 
-        # g_li = d_hi * hr - d_hr_next_2 * hi
-        np.multiply(d_hi, hr_t, out=g_li_t)
-        np.multiply(d_hr_next_2_t, hi_t, out=s)
-        g_li_t -= s
+            # g_exp_gl = d_hi * Bi_x + d_hr_next_2 * Br_x
+            np.multiply(d_hi, Bi_x, out=g_exp_gl_t)
+            np.multiply(d_hr_next_2_t, Br_x, out=s)
+            g_exp_gl_t += s
 
-        # g_lr = d_hi * hi + d_hr_next_2 * hr
-        np.multiply(d_hi, hi_t, out=g_lr_t)
-        np.multiply(d_hr_next_2_t, hr_t, out=s)
-        g_lr_t += s
+            # g_li = d_hi * hr - d_hr_next_2 * hi
+            np.multiply(d_hi, hr_t, out=g_li_t)
+            np.multiply(d_hr_next_2_t, hi_t, out=s)
+            g_li_t -= s
 
-        np.multiply(d_hr_next_2_t, exp_gl, out=d_Br_x)  # d_Br_x = d_hr_next_2 * exp_gl
+            # g_lr = d_hi * hi + d_hr_next_2 * hr
+            np.multiply(d_hi, hi_t, out=g_lr_t)
+            np.multiply(d_hr_next_2_t, hr_t, out=s)
+            g_lr_t += s
 
-        # d_hr = d_hi * li + d_hr_next_2 * lr
-        np.multiply(d_hi, li_2_rows, out=d_hr)
-        np.multiply(d_hr_next_2_t, lr_2_rows, out=s)
-        d_hr += s
+            np.multiply(d_hr_next_2_t, exp_gl, out=d_Br_x)  # d_Br_x = d_hr_next_2 * exp_gl
 
-        # d_hi = d_hi * lr - d_hr_next_2 * li
-        d_hi *= lr_2_rows
-        np.multiply(d_hr_next_2_t, li_2_rows, out=s)
-        d_hi -= s
+            # d_hr = d_hi * li + d_hr_next_2 * lr
+            np.multiply(d_hi, li_2_rows, out=d_hr)
+            np.multiply(d_hr_next_2_t, lr_2_rows, out=s)
+            d_hr += s
 
-        if finished is not None:
-            np.copyto(d_hr, kept_hr, where=finished_t)
-            np.copyto(d_hi, kept_hi, where=finished_t)
+            # d_hi = d_hi * lr - d_hr_next_2 * li
+            d_hi *= lr_2_rows
+            np.multiply(d_hr_next_2_t, li_2_rows, out=s)
+            d_hi -= s
+
+            if finished is not None:
+                np.copyto(d_hr, kept_hr, where=finished_t)
+                np.copyto(d_hi, kept_hi, where=finished_t)
 
     ones = np.ones(T * B, dtype)
     s_2 = np.empty(H, dtype)
@@ -708,6 +874,12 @@ def over(lengths: Any, T: int, B: int) -> np.ndarray:
 def backwards(*arrays: Any) -> Any:
     """The steps of all arrays together, from the last one to the first."""
     return zip(*(array[::-1] for array in arrays), strict=True)
+
+
+def chunks(T: int, entries: int) -> Any:
+    """T steps as slices, from the last to the first, so few at a time that they stay in the cache."""
+    size = max(1, 16384 // max(1, entries))
+    return (slice(max(0, stop - size), stop) for stop in range(T, 0, -size))
 
 
 def project(x: np.ndarray, matrix: np.ndarray, out: np.ndarray) -> None:

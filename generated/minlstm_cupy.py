@@ -68,6 +68,7 @@ class Tape(NamedTuple):
     n: cp.ndarray  # (T, B, H)  n
     finished: cp.ndarray | None  # (T, B, 1) where a sequence is over
     given: bool  # whether the caller gave the initial states
+    iterations: int  # of Newton's method; 0 where all steps went one by one
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -104,6 +105,7 @@ def unpack(params: Params) -> dict[str, cp.ndarray]:
 
 def forward(
     params: Params, x: cp.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
+    parallel: bool = False,
 ) -> tuple[cp.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
@@ -111,6 +113,7 @@ def forward(
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
     tape: True to save what `backward` reads; False or None for nothing; an earlier tape, which is void then.
+    parallel: True to run stretches of each sequence side by side (see `stretches_of`); if it fails, the loop.
 
     Raises ValueError and TypeError that name the argument.
     """
@@ -140,26 +143,36 @@ def forward(
     launch("minlstm_forward_1", dtype, T * B * H, T * B, H, gates, sigmoid_a, n, x_h_next)
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
+    stretches = stretches_of(T, B * H, parallel)
+
+    starts = linear_starts(
+        "minlstm_forward_4", dtype, B * H, 1, stretches, T, B, T, H, gates, h, x_h_next, finished,
+    )
+    iterations = int(starts is not None)
 
     # h' = f * h / (f + i) + i * n / (f + i)
-    through_time("minlstm_forward_2", dtype, B * H, B, T, H, gates, h, x_h_next, finished)
+    along_stretches("minlstm_forward_4", dtype, B * H, T, starts, B, T, H, gates, h, x_h_next, finished)
     clear(finished, gates, sigmoid_a, n)
 
     y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:]).astype(dtype, copy=False)
     final = States(h[T].copy())
-    return y, final, Tape(x, h, gates, sigmoid_a, n, finished, initial is not None) if tape else None
+    kept = Tape(x, h, gates, sigmoid_a, n, finished, initial is not None, iterations)
+    return y, final, kept if tape else None
 
 
-def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
+def backward(
+    params: Params, tape: Tape, d_y: Any, d_final: States | None = None, *, parallel: bool = False,
+) -> Grads:
     """Pull gradients back through a run of `forward`.
 
     d_y: the gradient of the outputs, (T, B, H); None where only the final states count.
     d_final: the gradient of the final states; None for 0.
+    parallel: True to run stretches of each sequence side by side, whatever its size (see `stretches_of`).
     """
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type_of(tape)}, expected the Tape of forward of {__name__}")
-    (x, h, gates, sigmoid_a, n, finished, _) = tape
+    (x, h, gates, sigmoid_a, n, finished, _, _) = tape
     for name, array in tape._asdict().items():
         here(f"tape.{name}", array)
     T, B, _ = x.shape
@@ -175,9 +188,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type_of(d_final)}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
+    stretches = stretches_of(T, B * H, parallel)
     d_gates = cp.empty((T, B, 3 * H), dtype)  # d_W_f_x, d_W_i_x, d_a
     d_x = cp.empty((T, B, I), dtype)
     d_W, = (cp.empty(shape, dtype) for shape in shapes(I, H))
+
+    starts = linear_starts(
+        "minlstm_backward_3", dtype, B * H, 1, stretches, T, B, T, H, d_h, d_y, gates, finished,
+    )
 
     # d_a = i * (1 - sigmoid_a) * sigmoid_a * where(a >= 0, 0, 1) * (d_h + d_y) / (f + i) + i *
     #     where(a >= 0, 1, 0) * (d_h + d_y) / (f + i)
@@ -186,8 +204,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # d_W_f_x = (1 - f) * f * ((d_h + d_y) * (h / (f + i) - f * h / (f + i)**2) - i * n * (d_h +
     #     d_y) / (f + i)**2)
     # d_h = f * (d_h + d_y) / (f + i)
-    through_time(
-        "minlstm_backward_1", dtype, B * H, B, T, H, d_h, d_y, gates, sigmoid_a, h, n, d_gates, finished,
+    along_stretches(
+        "minlstm_backward_3", dtype, B * H, T, starts, B, T, H, d_h, d_y, gates, sigmoid_a, h, n, d_gates,
+        finished,
     )
 
     # d_x = W_f.T @ d_W_f_x + W_i.T @ d_W_i_x + W_h.T @ d_a
@@ -372,6 +391,53 @@ def through_time(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> N
     """Run a kernel that takes all steps, if any threads do: in small blocks, for all multiprocessors."""
     if threads > 0:
         kernel(name, dtype)((-(-threads // 64),), (64,), arguments)
+
+
+# How many stretches of a sequence run side by side: 1 for one thread an entry, None to choose by size.
+STRETCHES = None
+
+
+def stretches_of(steps: int, entries: int, asked: bool) -> int:
+    """How many stretches the steps of each entry of the states are cut into.
+
+    A sequence then takes as long as twice the steps of one stretch, and a look at every stretch. That pays
+    where there are many steps, and so few entries that a device has threads to spare; or it is `asked` for.
+    The bounds come from counting steps, and are not measured.
+    """
+    if STRETCHES is not None:
+        return max(1, min(STRETCHES, steps))
+    many = int(steps**0.5)
+    fit = many if asked else min(many, 2**15 // max(1, entries))
+    return fit if fit > (1 if asked else 7) else 1
+
+
+def along_stretches(
+    name: str, dtype: np.dtype, entries: int, steps: int, starts: Any, *arguments: Any,
+) -> None:
+    """Run a kernel that takes all steps, those of each stretch from its start."""
+    stretches = 1 if starts is None else len(starts)
+    through_time(name, dtype, stretches * entries, stretches, -(-steps // stretches), starts, *arguments)
+
+
+def linear_starts(
+    name: str, dtype: np.dtype, entries: int, states: int, stretches: int, steps: int, *arguments: Any,
+) -> Any:
+    """What each stretch begins with, where steps are linear in what they carry; None where there is one."""
+    if stretches < 2 or entries < 1:
+        return None
+    starts = cp.empty((stretches, states * (states + 2), entries), arithmetic(dtype))
+    improve(name, dtype, starts, False, None, steps, *arguments)
+    return starts
+
+
+def improve(
+    name: str, dtype: np.dtype, starts: cp.ndarray, known: bool, moved: Any, steps: int, *arguments: Any,
+) -> None:
+    """Run all stretches to first order from their starts, if they are known; make better ones of that."""
+    stretches, _, entries = starts.shape
+    given = stretches, -(-steps // stretches), int(known), starts, *arguments
+    through_time(f"{name}_linearized", dtype, stretches * entries, *given)
+    through_time(f"{name}_starts", dtype, entries, stretches, entries, starts, moved)
 
 
 def product(a: cp.ndarray, b: cp.ndarray, out: cp.ndarray, add: bool = False) -> None:

@@ -280,14 +280,17 @@ def every_step(params, steps):
             np.copyto(h_next, h, where=finished_t)
 
 
-def by_stretch(stretches: int, count: int, finished: Any, *arrays: np.ndarray) -> list[Any]:
+def by_stretch(stretches, count, finished, *arrays, back=False):
     """Views of arrays, (T, ...), that have a step of all stretches after the other: (count, stretches, ...).
 
-    Where sequences are over is the last of them.
+    The stretches are those of the first steps; `back`, of the last ones, which then come first. Where
+    sequences are over is the last of the arrays.
     """
     whole = arrays if finished is None else (*arrays, finished)
-    parts = (array[: stretches * count].reshape(stretches, count, *array.shape[1:]) for array in whole)
-    steps = [part.swapaxes(0, 1) for part in parts]
+    done = stretches * count
+    parts = [array[len(array) - done :] if back else array[:done] for array in whole]
+    steps = [part.reshape(stretches, count, *part.shape[1:]).swapaxes(0, 1) for part in parts]
+    steps = [part[::-1] for part in steps] if back else steps
     return steps if finished is not None else [*steps, [None] * count]
 
 
@@ -296,12 +299,145 @@ def largest(*arrays: np.ndarray) -> float:
     return np.max([(array.max(), -array.min()) for array in arrays])
 
 
+def scan_back(params, finished, T, d_h, gates, d_y, h, sigmoid_a, n, d_gates):
+    """Take the last steps back, of many stretches side by side; return how many these are.
+
+    A step back is linear in the gradients that it carries. So one run of all stretches, from 0 and with the
+    derivatives of what they end with by what they begin with, says how each hands them on to the one before
+    it; a second run begins with what it is handed, and is the loop's own. Where something is not finite on
+    the way, all steps are left to the loop.
+    """
+    stretches = min(int(T**0.5), max(2, 2**14 // d_h.size))  # so few that their arrays stay in the cache
+    if stretches < 2:
+        return 0
+    count = T // stretches
+    last = (d_h,)
+    d_h, = (np.zeros((stretches, *d.shape), d.dtype) for d in last)
+    steps = by_stretch(stretches, count, finished, gates, d_y, back=True)
+    d_h_next, d_h_by_d_h = linearized_back(params, d_h, steps)
+    for end, d in zip((d_h,), last, strict=True):
+        end[-1] = d
+    for k in range(stretches - 1, 0, -1):
+        d_h[k - 1] = d_h_next[k] + d_h_by_d_h[k] * d_h[k]
+    if not np.isfinite(largest(d_h)):
+        return 0
+    steps = by_stretch(stretches, count, finished, h, gates, sigmoid_a, n, d_y, d_gates, back=True)
+    every_step_back(params, d_h, steps)
+    for d, first in zip(last, (d_h,), strict=True):
+        d[...] = first[0]
+    return stretches * count
+
+
+def linearized_back(params, d_h, steps):
+    """Run all stretches back; return what they end with, and its derivatives by what they begin with."""
+    _, H = measure(params)
+    stretches, B, dtype = len(d_h), d_h.shape[1], d_h.dtype
+    k_h_2, d_h_next, d_h_by_d_h_next = (np.empty((stretches, B, H), dtype) for _ in range(3))
+    d_h = d_h.copy()
+    d_h_by_d_h = np.ones_like(d_h)
+    s, s_2 = (np.empty((stretches, B, H), dtype) for _ in range(2))
+    for gates, d_y, finished_t in zip(*steps, strict=True):
+        f_all = gates[:, 0]
+
+        np.add(d_h, d_y, out=s)  # d_h = k_h * (d_h + d_y)
+
+        # k_h = f / (f + i)
+        np.add(f_all, gates[:, 1], out=s_2)
+        np.divide(f_all, s_2, out=k_h_2)
+        np.multiply(s, k_h_2, out=d_h_next)
+
+        np.multiply(d_h_by_d_h, k_h_2, out=d_h_by_d_h_next)  # d_h_by_d_h_next = d_h_by_d_h * k_h
+
+        if finished_t is not None:
+            np.copyto(d_h_next, d_h, where=finished_t)
+            np.copyto(d_h_by_d_h_next, d_h_by_d_h, where=finished_t)
+        d_h, d_h_next = d_h_next, d_h
+        d_h_by_d_h, d_h_by_d_h_next = d_h_by_d_h_next, d_h_by_d_h
+    return d_h, d_h_by_d_h
+
+
+def every_step_back(params, d_h, steps):
+    """Take the steps of all stretches back as the loop does, in place."""
+    _, H = measure(params)
+    stretches, B, dtype = len(d_h), d_h.shape[1], d_h.dtype
+    k_gates = np.empty((stretches, 3, B, H), dtype)  # k_W_f_x, k_W_i_x, k_a
+    k_h = np.empty((stretches, B, H), dtype)
+    s, s_2 = (np.empty((stretches, B, H), dtype) for _ in range(2))
+    s_3, s_4 = (np.empty((stretches, 2, B, H), dtype) for _ in range(2))
+    k_a_all, k_W_f_x_all, k_W_i_x_all = k_gates[:, 2], k_gates[:, 0], k_gates[:, 1]
+    k_WW_all = k_gates[:, :2]
+    for h, gates, sigmoid_a, n, d_y, d_gates, finished_t in zip(*steps, strict=True):
+        f_all, i_all, a_all, fi_all = gates[:, 0], gates[:, 1], gates[:, 2], gates[:, :2]
+
+        if finished_t is not None:  # a finished sequence hands its gradient on as it is
+            kept_h = d_h.copy()
+            np.copyto(d_h, 0, where=finished_t)
+
+        # k_h = 1 / (f + i)
+        np.add(f_all, i_all, out=k_h)
+        np.reciprocal(k_h, out=k_h)
+
+        np.multiply(i_all, k_h, out=k_a_all)  # k_a = i / (f + i)
+
+        # k_a = i * ((1 - sigmoid_a) * sigmoid_a * where(a >= 0, 0, 1) + where(a >= 0, 1, 0)) / (f +
+        #     i)
+        np.subtract(1, sigmoid_a, out=s)
+        choose(np.real(a_all) >= 0, 0, 1, out=s_2)
+        s *= s_2
+        s *= sigmoid_a
+        choose(np.real(a_all) >= 0, 1, 0, out=s_2)
+        s += s_2
+        k_a_all *= s
+
+        # k_W_f_x = -f * h / (f + i)**2
+        # k_W_i_x = n / (f + i) - f * h / (f + i)**2 - i * n / (f + i)**2
+        np.multiply(f_all, h, out=k_W_f_x_all)
+        np.add(f_all[:, None], i_all[:, None], out=s_3)
+        np.multiply(s_3, s_3, out=s_4)
+        k_W_f_x_all /= s_4[:, 0]
+        k_W_f_x_all *= -1
+        np.multiply(i_all, n, out=s_2)
+        s_2 /= s_4[:, 1]
+        s_2 *= -1
+
+        # k_W_f_x = h / (f + i) - f * h / (f + i)**2 - i * n / (f + i)**2
+        np.multiply(n, k_h, out=k_W_i_x_all)
+        k_W_i_x_all += k_W_f_x_all
+        np.multiply(h, k_h, out=s)
+        k_W_f_x_all += s
+        k_WW_all += s_2[:, None]
+
+        # k_W_i_x = (1 - i) * i * (n / (f + i) - f * h / (f + i)**2 - i * n / (f + i)**2)
+        # k_W_f_x = (1 - f) * f * (h / (f + i) - f * h / (f + i)**2 - i * n / (f + i)**2)
+        np.subtract(1, fi_all, out=s_3)
+        k_WW_all *= s_3
+        k_WW_all *= fi_all
+
+        k_h *= f_all  # k_h = f / (f + i)
+        d_h += d_y
+
+        # d_a = d_h * i * ((1 - sigmoid_a) * sigmoid_a * where(a >= 0, 0, 1) + where(a >= 0, 1, 0)) /
+        #     (f + i)
+        # d_W_i_x = d_h * (1 - i) * i * (n / (f + i) - f * h / (f + i)**2 - i * n / (f + i)**2)
+        # d_W_f_x = d_h * (1 - f) * f * (h / (f + i) - f * h / (f + i)**2 - i * n / (f + i)**2)
+        np.multiply(d_h[:, None], k_gates, out=d_gates.reshape(stretches, B, 3, H).swapaxes(1, 2))
+
+        # d_h *= f / (f + i)
+        d_h *= k_h
+
+        if finished_t is not None:
+            np.copyto(d_h, kept_h, where=finished_t)
+
+
 @np.errstate(all="ignore")
-def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
+def backward(
+    params: Params, tape: Tape, d_y: Any, d_final: States | None = None, *, parallel: bool = False,
+) -> Grads:
     """Pull gradients back through a run of `forward`.
 
     d_y: the gradient of the outputs, (T, B, H); None where only the final states count.
     d_final: the gradient of the final states; None for 0.
+    parallel: True to take the steps back of many stretches at once (see `scan_back`), whatever `forward` did.
     """
     I, H = measure(params)
     if not isinstance(tape, Tape):
@@ -326,7 +462,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_x = np.empty((T, B, I), dtype)
     d_W, = (np.zeros(shape, dtype) for shape in shapes(I, H))
     ends = [None] * T if finished is None else finished
-    for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
+    done = 0
+    if parallel and B:
+        done = scan_back(params, finished, T, d_h, gates, d_y, h[:-1], sigmoid_a, n, d_gates)
+    for ts in chunks(T - done, B * H):  # a few steps at a time, from the last ones to the first
         steps = ts.stop - ts.start
         k_h, s_ts, s_ts_2 = (np.empty((steps, B, H), dtype) for _ in range(3))
         k_gates = np.empty((steps, 3, B, H), dtype)  # k_W_f_x, k_W_i_x, k_a

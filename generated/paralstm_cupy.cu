@@ -71,6 +71,72 @@ struct Ahead {
     }
 };
 
+struct Steps {
+    Index begin, stop;
+};
+
+// The steps of stretch `s`, of `count` each.
+__device__ inline Steps steps_of_stretch(const Index s, const Index count, const Index first, const Index T) {
+    const Index begin = first + s * count, stop = begin + count;
+    return {begin < T ? begin : T, stop < T ? stop : T};
+}
+
+__device__ inline bool finite(const real a) { return a - a == 0; }
+
+// The same for the thread that takes them, also those of stretches that it comes to next: where the start of one
+// is not finite, since a product of many derivatives is not, the thread of the one before goes on through it.
+template <bool BACK>
+__device__ inline Steps steps_of_stretch(
+        const Index s, const Index stretches, const Index count, const Index first, const Index T,
+        const real* starts, const Index own, const Index pitch) {
+    Index low = s, high = s;
+    if (starts) {
+        if (s != (BACK ? stretches - 1 : 0) && !finite(starts[own])) return {T, T};
+        while (BACK && low > 0 && !finite(starts[own + (low - 1 - s) * pitch])) low--;
+        while (!BACK && high + 1 < stretches && !finite(starts[own + (high + 1 - s) * pitch])) high++;
+    }
+    return {steps_of_stretch(low, count, first, T).begin, steps_of_stretch(high, count, first, T).stop};
+}
+
+// What each stretch begins with, for an entry of N states, from what it began with last time, what it made of
+// that, and the derivatives of this by that: of every stretch N, N and N * N numbers. The changes by which each
+// begins where the one before it ends are, to first order, a linear recurrence. `moved`, where it is there, has
+// the largest change of an entry then, and the largest start.
+template <int N, bool BACK>
+__device__ inline void hand_on(
+        const Index stretches, const Index entries, WriteReal starts, WriteReal moved) {
+    const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x, pitch = N * (N + 2) * entries;
+    if (i >= entries) return;
+    real change[N] = {}, most = 0, size = 0;
+    for (Index n = 0; n + 1 < stretches; n++) {
+        const real* from = starts + (BACK ? stretches - 1 - n : n) * pitch + i;
+        real* to = starts + (BACK ? stretches - 2 - n : n + 1) * pitch + i;
+        real next[N], lost = 0;
+        #pragma unroll
+        for (int a = 0; a < N; a++) {
+            next[a] = from[(N + a) * entries];
+            #pragma unroll
+            for (int c = 0; c < N; c++) {
+                if (change[c] != 0) next[a] += from[(2 * N + a * N + c) * entries] * change[c];
+            }
+            lost += next[a] - next[a];  // 0, or NaN
+        }
+        #pragma unroll
+        for (int a = 0; a < N; a++) {
+            next[a] += lost;
+            change[a] = next[a] - to[a * entries];
+            to[a * entries] = next[a];
+            const real by = abs(change[a]), large = abs(next[a]);
+            most = by > most || by != by ? by : most;
+            size = large > size ? large : size;
+        }
+    }
+    if (moved) {
+        moved[i] = most;
+        moved[entries + i] = size;
+    }
+}
+
 // The sum of every 8th row of a column, for each of 8 threads: the first from row 0 on, the next from row 1.
 template <class Entry>
 __device__ inline real every_8th(const Entry* column, const Index rows, const Index pitch) {
@@ -92,32 +158,108 @@ __device__ inline real over_threads(const real total) {
     return part[0][threadIdx.x];
 }
 
-// f = sigmoid(W_f @ x + a_f * h + c_f * c + b_f)
-// z = tanh(W_z @ x + a_z * h + b_z)
-// c' = (1 - f) * z + f * c
-// o = sigmoid(W_o @ x + a_o * h + c_o * c' + b_o)
-// h' = o * tanh(c')
-extern "C" __global__ void paralstm_forward_1(
-        const Index B, const Index T, const Index H, Write gates, Read a, Read b_, Write c, Read c_2,
-        Write h, Write tanh_c, const bool* __restrict__ finished) {
+// Stretches of the next kernel but one to first order: what each makes of what it begins with.
+extern "C" __global__ void paralstm_forward_3_linearized(
+        const Index stretches, const Index count, const Index known, WriteReal starts, const Index B,
+        const Index T, const Index H, Read gates, Read a, Read b_, Read c, Read c_2, Read h,
+        const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= B * H) return;
-    const Index k = i % H, b = i / H;
-    const Index end = steps_of(finished, B, b, 0, T);
+    if (i >= stretches * B * H) return;
+    const Index k = i % H, b = i % (B * H) / H;
+    const Index s = i / (B * H), pitch = 8 * B * H, own = s * pitch + i % (B * H);
+    const auto [begin, stop] = steps_of_stretch(s, count, 0, T);
+    const Index end = steps_of(finished, B, b, begin, stop);
 
     const real a_f = a[k], a_z = a[H + k], a_o = a[2 * H + k];
     const real b_f = b_[k], b_z = b_[H + k], b_o = b_[2 * H + k];
     const real c_f = c_2[k], c_o = c_2[H + k];
     Index at = b;
-    real h_ = h[at * H + k];
-    real c_ = c[at * H + k];
+    real h_ = known ? starts[own] : real(h[at * H + k]);
+    if (!known) starts[own] = h_;
+    real c_ = known ? starts[own + B * H] : real(c[at * H + k]);
+    if (!known) starts[own + B * H] = c_;
+    real h_by_h = 1;
+    real h_by_c = 0;
+    real c_by_h = 0;
+    real c_by_c = 1;
+
+    at = begin * B + b;
+    constexpr Index ahead = steps_ahead(3);
+    Ahead<ahead, storage> W_f_x_ahead(&gates[at * (3 * H) + k], B * 3 * H, end - begin);
+    Ahead<ahead, storage> W_z_x_ahead(&gates[at * (3 * H) + H + k], B * 3 * H, end - begin);
+    Ahead<ahead, storage> W_o_x_ahead(&gates[at * (3 * H) + 2 * H + k], B * 3 * H, end - begin);
+    #pragma unroll ahead
+    for (Index t = begin; t < end; t++, at += B) {
+        const real W_f_x = W_f_x_ahead.take();
+        const real W_z_x = W_z_x_ahead.take();
+        const real W_o_x = W_o_x_ahead.take();
+
+        const real f = sigmoid(W_f_x + a_f * h_ + b_f + c_ * c_f);
+        const real z = tanh(W_z_x + a_z * h_ + b_z);
+        const real c_next = (1 - f) * z + c_ * f;
+        const real o = sigmoid(W_o_x + a_o * h_ + b_o + c_o * c_next);
+        const real tanh_c = tanh(c_next);
+        const real h_next = o * tanh_c;
+        const real c_by_h_now = a_f * (1 - f) * f * (c_ - z) + a_z * (1 - f) * (1 - square(z));
+        const real a_o_2_by_h_now = a_o + c_o * c_by_h_now;
+        const real h_by_h_now = (1 - o) * o * tanh_c * a_o_2_by_h_now + o * (1 - square(tanh_c)) * c_by_h_now;
+        const real c_by_c_now = c_f * (1 - f) * f * (c_ - z) + f;
+        const real h_by_c_now = c_o * (1 - o) * o * tanh_c * c_by_c_now + o * (1 - square(tanh_c)) *
+            c_by_c_now;
+        const real h_by_h_next = c_by_h * h_by_c_now + h_by_h * h_by_h_now;
+        const real h_by_c_next = c_by_c * h_by_c_now + h_by_c * h_by_h_now;
+        const real c_by_h_next = c_by_h * c_by_c_now + h_by_h * c_by_h_now;
+        const real c_by_c_next = c_by_c * c_by_c_now + h_by_c * c_by_h_now;
+        h_ = h_next;
+        c_ = c_next;
+        h_by_h = h_by_h_next;
+        h_by_c = h_by_c_next;
+        c_by_h = c_by_h_next;
+        c_by_c = c_by_c_next;
+    }
+    starts[own + 2 * B * H] = h_;
+    starts[own + 3 * B * H] = c_;
+    starts[own + 4 * B * H] = h_by_h;
+    starts[own + 5 * B * H] = h_by_c;
+    starts[own + 6 * B * H] = c_by_h;
+    starts[own + 7 * B * H] = c_by_c;
+}
+
+// What each stretch begins with, of what the one before it makes of its own beginning.
+extern "C" __global__ void paralstm_forward_3_starts(
+        const Index stretches, const Index entries, WriteReal starts, WriteReal moved) {
+    hand_on<2, false>(stretches, entries, starts, moved);
+}
+
+// f = sigmoid(W_f @ x + a_f * h + c_f * c + b_f)
+// z = tanh(W_z @ x + a_z * h + b_z)
+// c' = (1 - f) * z + f * c
+// o = sigmoid(W_o @ x + a_o * h + c_o * c' + b_o)
+// h' = o * tanh(c')
+extern "C" __global__ void paralstm_forward_3(
+        const Index stretches, const Index count, ReadReal starts, const Index B, const Index T,
+        const Index H, Write gates, Read a, Read b_, Write c, Read c_2, Write h, Write tanh_c,
+        const bool* __restrict__ finished) {
+    const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= stretches * B * H) return;
+    const Index k = i % H, b = i % (B * H) / H;
+    const Index s = i / (B * H), pitch = 8 * B * H, own = s * pitch + i % (B * H);
+    const auto [begin, stop] = steps_of_stretch<false>(s, stretches, count, 0, T, starts, own, pitch);
+    const Index end = steps_of(finished, B, b, begin, stop);
+
+    const real a_f = a[k], a_z = a[H + k], a_o = a[2 * H + k];
+    const real b_f = b_[k], b_z = b_[H + k], b_o = b_[2 * H + k];
+    const real c_f = c_2[k], c_o = c_2[H + k];
+    Index at = begin * B + b;
+    real h_ = starts ? starts[own] : real(h[at * H + k]);
+    real c_ = starts ? starts[own + B * H] : real(c[at * H + k]);
 
     constexpr Index ahead = steps_ahead(3);
-    Ahead<ahead, storage> W_f_x_ahead(&gates[at * (3 * H) + k], B * 3 * H, end);
-    Ahead<ahead, storage> W_z_x_ahead(&gates[at * (3 * H) + H + k], B * 3 * H, end);
-    Ahead<ahead, storage> W_o_x_ahead(&gates[at * (3 * H) + 2 * H + k], B * 3 * H, end);
+    Ahead<ahead, storage> W_f_x_ahead(&gates[at * (3 * H) + k], B * 3 * H, end - begin);
+    Ahead<ahead, storage> W_z_x_ahead(&gates[at * (3 * H) + H + k], B * 3 * H, end - begin);
+    Ahead<ahead, storage> W_o_x_ahead(&gates[at * (3 * H) + 2 * H + k], B * 3 * H, end - begin);
     #pragma unroll ahead
-    for (Index t = 0; t < end; t++, at += B) {
+    for (Index t = begin; t < end; t++, at += B) {
         const real W_f_x = W_f_x_ahead.take();
         const real W_z_x = W_z_x_ahead.take();
         const real W_o_x = W_o_x_ahead.take();
@@ -137,7 +279,7 @@ extern "C" __global__ void paralstm_forward_1(
         h_ = h_next;
         c_ = c_next;
     }
-    for (Index t = end; t < T; t++, at += B) {
+    for (Index t = end; t < stop; t++, at += B) {
         gates[at * (3 * H) + k] = 0;
         gates[at * (3 * H) + H + k] = 0;
         c[(at + B) * H + k] = c_;
@@ -147,21 +289,104 @@ extern "C" __global__ void paralstm_forward_1(
     }
 }
 
-// Computes d_o, d_z, d_f, d_h, d_c, total_g_a_f, total_g_a_z, total_g_a_o, total_d_f, total_d_z,
-//     total_d_o, total_g_c_f and total_g_c_o.
-extern "C" __global__ void paralstm_backward_1(
-        const Index B, const Index T, const Index H, Write d_h, Read d_y, Read gates, Read tanh_c, Read h,
-        Read c, Read c_2, Write d_c, Read a, Write d_gates, WriteReal totals,
-        const bool* __restrict__ finished) {
+// Stretches of the next kernel but one to first order: what each makes of what it begins with.
+extern "C" __global__ void paralstm_backward_3_linearized(
+        const Index stretches, const Index count, const Index known, WriteReal starts, const Index B,
+        const Index T, const Index H, Read d_h, Read d_y, Read gates, Read tanh_c, Read c_2, Read d_c,
+        Read c, Read a, const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= B * H) return;
-    const Index k = i % H, b = i / H;
-    const Index end = steps_of(finished, B, b, 0, T);
+    if (i >= stretches * B * H) return;
+    const Index k = i % H, b = i % (B * H) / H;
+    const Index s = i / (B * H), pitch = 8 * B * H, own = s * pitch + i % (B * H);
+    const auto [begin, stop] = steps_of_stretch(s, count, 0, T);
+    const Index end = steps_of(finished, B, b, begin, stop);
 
     const real c_o = c_2[H + k], c_f = c_2[k];
     const real a_f = a[k], a_o = a[2 * H + k], a_z = a[H + k];
-    real d_h_later = d_h[b * H + k];
-    real d_c_later = d_c[b * H + k];
+    real d_h_later = known ? starts[own] : real(d_h[b * H + k]);
+    if (!known) starts[own] = d_h_later;
+    real d_c_later = known ? starts[own + B * H] : real(d_c[b * H + k]);
+    if (!known) starts[own + B * H] = d_c_later;
+    real d_h_by_d_h = 1;
+    real d_h_by_d_c = 0;
+    real d_c_by_d_h = 0;
+    real d_c_by_d_c = 1;
+
+    Index at = (end - 1) * B + b;
+    constexpr Index ahead = steps_ahead(6);
+    Ahead<ahead, storage> d_y_ahead(&d_y[at * H + k], -B * H, end - begin);
+    Ahead<ahead, storage> o_ahead(&gates[at * (3 * H) + 2 * H + k], -B * 3 * H, end - begin);
+    Ahead<ahead, storage> tanh_c_ahead(&tanh_c[at * H + k], -B * H, end - begin);
+    Ahead<ahead, storage> f_ahead(&gates[at * (3 * H) + k], -B * 3 * H, end - begin);
+    Ahead<ahead, storage> z_ahead(&gates[at * (3 * H) + H + k], -B * 3 * H, end - begin);
+    Ahead<ahead, storage> c_ahead(&c[at * H + k], -B * H, end - begin);
+    #pragma unroll ahead
+    for (Index t = end; t > begin; t--, at -= B) {
+        const real d_y_ = d_y_ahead.take();
+        const real o = o_ahead.take();
+        const real tanh_c_ = tanh_c_ahead.take();
+        const real f = f_ahead.take();
+        const real z = z_ahead.take();
+        const real c_ = c_ahead.take();
+
+        const real d_h_next = d_h_later + d_y_;
+        const real d_o = d_h_next * (1 - o) * o * tanh_c_;
+        const real d_c_next = d_c_later + d_h_next * o * (1 - square(tanh_c_)) + d_o * c_o;
+        const real d_z = d_c_next * (1 - f) * (1 - square(z));
+        const real d_f = d_c_next * (1 - f) * f * (c_ - z);
+        const real d_h_ = d_f * a_f + d_o * a_o + d_z * a_z;
+        const real d_c_ = d_c_next * f + d_f * c_f;
+        const real d_o_by_d_h_now = (1 - o) * o * tanh_c_;
+        const real d_c_next_by_d_h_now = c_o * d_o_by_d_h_now + o * (1 - square(tanh_c_));
+        const real d_z_by_d_h_now = (1 - f) * (1 - square(z)) * d_c_next_by_d_h_now;
+        const real d_f_by_d_h_now = (1 - f) * f * d_c_next_by_d_h_now * (c_ - z);
+        const real d_h_by_d_h_now = a_f * d_f_by_d_h_now + a_o * d_o_by_d_h_now + a_z * d_z_by_d_h_now;
+        const real d_c_by_d_h_now = c_f * d_f_by_d_h_now + f * d_c_next_by_d_h_now;
+        const real d_f_by_d_c_now = (1 - f) * f * (c_ - z);
+        const real d_h_by_d_c_now = a_f * d_f_by_d_c_now + a_z * (1 - f) * (1 - square(z));
+        const real d_c_by_d_c_now = c_f * d_f_by_d_c_now + f;
+        const real d_h_by_d_h_next = d_c_by_d_h * d_h_by_d_c_now + d_h_by_d_h * d_h_by_d_h_now;
+        const real d_h_by_d_c_next = d_c_by_d_c * d_h_by_d_c_now + d_h_by_d_c * d_h_by_d_h_now;
+        const real d_c_by_d_h_next = d_c_by_d_h * d_c_by_d_c_now + d_h_by_d_h * d_c_by_d_h_now;
+        const real d_c_by_d_c_next = d_c_by_d_c * d_c_by_d_c_now + d_h_by_d_c * d_c_by_d_h_now;
+        d_h_later = d_h_;
+        d_c_later = d_c_;
+        d_h_by_d_h = d_h_by_d_h_next;
+        d_h_by_d_c = d_h_by_d_c_next;
+        d_c_by_d_h = d_c_by_d_h_next;
+        d_c_by_d_c = d_c_by_d_c_next;
+    }
+    starts[own + 2 * B * H] = d_h_later;
+    starts[own + 3 * B * H] = d_c_later;
+    starts[own + 4 * B * H] = d_h_by_d_h;
+    starts[own + 5 * B * H] = d_h_by_d_c;
+    starts[own + 6 * B * H] = d_c_by_d_h;
+    starts[own + 7 * B * H] = d_c_by_d_c;
+}
+
+// What each stretch begins with, of what the one before it makes of its own beginning.
+extern "C" __global__ void paralstm_backward_3_starts(
+        const Index stretches, const Index entries, WriteReal starts, WriteReal moved) {
+    hand_on<2, true>(stretches, entries, starts, moved);
+}
+
+// Computes d_o, d_z, d_f, d_h, d_c, total_g_a_f, total_g_a_z, total_g_a_o, total_d_f, total_d_z,
+//     total_d_o, total_g_c_f and total_g_c_o.
+extern "C" __global__ void paralstm_backward_3(
+        const Index stretches, const Index count, ReadReal starts, const Index B, const Index T,
+        const Index H, Write d_h, Read d_y, Read gates, Read tanh_c, Read h, Read c, Read c_2, Write d_c,
+        Read a, Write d_gates, WriteReal totals, const bool* __restrict__ finished) {
+    const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= stretches * B * H) return;
+    const Index k = i % H, b = i % (B * H) / H;
+    const Index s = i / (B * H), pitch = 8 * B * H, own = s * pitch + i % (B * H);
+    const auto [begin, stop] = steps_of_stretch<true>(s, stretches, count, 0, T, starts, own, pitch);
+    const Index end = steps_of(finished, B, b, begin, stop);
+
+    const real c_o = c_2[H + k], c_f = c_2[k];
+    const real a_f = a[k], a_o = a[2 * H + k], a_z = a[H + k];
+    real d_h_later = starts ? starts[own] : real(d_h[b * H + k]);
+    real d_c_later = starts ? starts[own + B * H] : real(d_c[b * H + k]);
     real total_g_a_f = 0;
     real total_g_a_z = 0;
     real total_g_a_o = 0;
@@ -171,23 +396,23 @@ extern "C" __global__ void paralstm_backward_1(
     real total_g_c_f = 0;
     real total_g_c_o = 0;
 
-    Index at = (T - 1) * B + b;
-    for (Index t = T; t > end; t--, at -= B) {
+    Index at = (stop - 1) * B + b;
+    for (Index t = stop; t > end; t--, at -= B) {
         d_gates[at * (3 * H) + 2 * H + k] = 0;
         d_gates[at * (3 * H) + H + k] = 0;
         d_gates[at * (3 * H) + k] = 0;
     }
     constexpr Index ahead = steps_ahead(7);
-    Ahead<ahead, storage> d_y_ahead(&d_y[at * H + k], -B * H, end);
-    Ahead<ahead, storage> o_ahead(&gates[at * (3 * H) + 2 * H + k], -B * 3 * H, end);
-    Ahead<ahead, storage> tanh_c_ahead(&tanh_c[at * H + k], -B * H, end);
-    Ahead<ahead, storage> h_ahead(&h[at * H + k], -B * H, end);
-    Ahead<ahead, storage> f_ahead(&gates[at * (3 * H) + k], -B * 3 * H, end);
-    Ahead<ahead, storage> z_ahead(&gates[at * (3 * H) + H + k], -B * 3 * H, end);
-    Ahead<ahead, storage> c_ahead(&c[at * H + k], -B * H, end);
+    Ahead<ahead, storage> d_y_ahead(&d_y[at * H + k], -B * H, end - begin);
+    Ahead<ahead, storage> o_ahead(&gates[at * (3 * H) + 2 * H + k], -B * 3 * H, end - begin);
+    Ahead<ahead, storage> tanh_c_ahead(&tanh_c[at * H + k], -B * H, end - begin);
+    Ahead<ahead, storage> h_ahead(&h[at * H + k], -B * H, end - begin);
+    Ahead<ahead, storage> f_ahead(&gates[at * (3 * H) + k], -B * 3 * H, end - begin);
+    Ahead<ahead, storage> z_ahead(&gates[at * (3 * H) + H + k], -B * 3 * H, end - begin);
+    Ahead<ahead, storage> c_ahead(&c[at * H + k], -B * H, end - begin);
     real c_next = c[(at + B) * H + k];
     #pragma unroll ahead
-    for (Index t = end; t > 0; t--, at -= B) {
+    for (Index t = end; t > begin; t--, at -= B) {
         const real d_y_ = d_y_ahead.take();
         const real o = o_ahead.take();
         const real tanh_c_ = tanh_c_ahead.take();
@@ -219,21 +444,21 @@ extern "C" __global__ void paralstm_backward_1(
         d_c_later = d_c_;
         c_next = c_;
     }
-    d_h[b * H + k] = d_h_later;
-    d_c[b * H + k] = d_c_later;
-    totals[b * (8 * H) + k] = total_g_a_f;
-    totals[b * (8 * H) + H + k] = total_g_a_z;
-    totals[b * (8 * H) + 2 * H + k] = total_g_a_o;
-    totals[b * (8 * H) + 3 * H + k] = total_d_f;
-    totals[b * (8 * H) + 4 * H + k] = total_d_z;
-    totals[b * (8 * H) + 5 * H + k] = total_d_o;
-    totals[b * (8 * H) + 6 * H + k] = total_g_c_f;
-    totals[b * (8 * H) + 7 * H + k] = total_g_c_o;
+    if (begin == 0) d_h[b * H + k] = d_h_later;
+    if (begin == 0) d_c[b * H + k] = d_c_later;
+    totals[(s * B + b) * (8 * H) + k] = total_g_a_f;
+    totals[(s * B + b) * (8 * H) + H + k] = total_g_a_z;
+    totals[(s * B + b) * (8 * H) + 2 * H + k] = total_g_a_o;
+    totals[(s * B + b) * (8 * H) + 3 * H + k] = total_d_f;
+    totals[(s * B + b) * (8 * H) + 4 * H + k] = total_d_z;
+    totals[(s * B + b) * (8 * H) + 5 * H + k] = total_d_o;
+    totals[(s * B + b) * (8 * H) + 6 * H + k] = total_g_c_f;
+    totals[(s * B + b) * (8 * H) + 7 * H + k] = total_g_c_o;
 }
 
 // The sums of total_g_a_f, total_g_a_z, total_g_a_o, total_d_f, total_d_z, total_d_o, total_g_c_f and
 //     total_g_c_o over 256 rows each.
-extern "C" __global__ void paralstm_backward_2_parts(
+extern "C" __global__ void paralstm_backward_4_parts(
         const Index rows, WriteReal parts, const Index H, ReadReal totals) {
     const Index k = (Index)blockIdx.y * 32 + threadIdx.x, first = (Index)blockIdx.x * 256;
     const Index count = rows - first < 256 ? rows - first : 256;
@@ -248,7 +473,7 @@ extern "C" __global__ void paralstm_backward_2_parts(
 
 // The sums of total_g_a_f, total_g_a_z, total_g_a_o, total_d_f, total_d_z, total_d_o, total_g_c_f and
 //     total_g_c_o over all rows, from those over 256.
-extern "C" __global__ void paralstm_backward_2(
+extern "C" __global__ void paralstm_backward_4(
         const Index count, ReadReal parts, const Index H, Write d_a, Write d_b, Write d_c_2) {
     const Index k = (Index)blockIdx.x * 32 + threadIdx.x;
 

@@ -415,14 +415,17 @@ def every_step(params, steps):
             np.copyto(c_next, c, where=finished_t)
 
 
-def by_stretch(stretches: int, count: int, finished: Any, *arrays: np.ndarray) -> list[Any]:
+def by_stretch(stretches, count, finished, *arrays, back=False):
     """Views of arrays, (T, ...), that have a step of all stretches after the other: (count, stretches, ...).
 
-    Where sequences are over is the last of them.
+    The stretches are those of the first steps; `back`, of the last ones, which then come first. Where
+    sequences are over is the last of the arrays.
     """
     whole = arrays if finished is None else (*arrays, finished)
-    parts = (array[: stretches * count].reshape(stretches, count, *array.shape[1:]) for array in whole)
-    steps = [part.swapaxes(0, 1) for part in parts]
+    done = stretches * count
+    parts = [array[len(array) - done :] if back else array[:done] for array in whole]
+    steps = [part.reshape(stretches, count, *part.shape[1:]).swapaxes(0, 1) for part in parts]
+    steps = [part[::-1] for part in steps] if back else steps
     return steps if finished is not None else [*steps, [None] * count]
 
 
@@ -431,12 +434,257 @@ def largest(*arrays: np.ndarray) -> float:
     return np.max([(array.max(), -array.min()) for array in arrays])
 
 
+def scan_back(params, finished, T, d_h, d_c, c, gates, tanh_c, d_y, h, d_gates, d_gates_2, d_gates_3, c_next):
+    """Take the last steps back, of many stretches side by side; return how many these are.
+
+    A step back is linear in the gradients that it carries. So one run of all stretches, from 0 and with the
+    derivatives of what they end with by what they begin with, says how each hands them on to the one before
+    it; a second run begins with what it is handed, and is the loop's own. Where something is not finite on
+    the way, all steps are left to the loop.
+    """
+    stretches = min(int(T**0.5), max(2, 2**14 // d_h.size))  # so few that their arrays stay in the cache
+    if stretches < 2:
+        return 0
+    count = T // stretches
+    last = (d_h, d_c)
+    d_h, d_c = (np.zeros((stretches, *d.shape), d.dtype) for d in last)
+    steps = by_stretch(stretches, count, finished, c, gates, tanh_c, d_y, back=True)
+    d_h_next, d_c_next, d_h_by_d_h, d_h_by_d_c, d_c_by_d_h, d_c_by_d_c = linearized_back(
+        params, d_h, d_c, steps,
+    )
+    for end, d in zip((d_h, d_c), last, strict=True):
+        end[-1] = d
+    for k in range(stretches - 1, 0, -1):
+        d_h[k - 1] = d_h_next[k] + d_h_by_d_h[k] * d_h[k] + d_h_by_d_c[k] * d_c[k]
+        d_c[k - 1] = d_c_next[k] + d_c_by_d_h[k] * d_h[k] + d_c_by_d_c[k] * d_c[k]
+    if not np.isfinite(largest(d_h, d_c)):
+        return 0
+    steps = by_stretch(
+        stretches, count, finished, h, c, gates, tanh_c, d_y, d_gates, d_gates_2, d_gates_3, c_next,
+        back=True,
+    )
+    every_step_back(params, d_h, d_c, steps)
+    for d, first in zip(last, (d_h, d_c), strict=True):
+        d[...] = first[0]
+    return stretches * count
+
+
+def linearized_back(params, d_h, d_c, steps):
+    """Run all stretches back; return what they end with, and its derivatives by what they begin with."""
+    _, H = measure(params)
+    stretches, B, dtype = len(d_h), d_h.shape[1], d_h.dtype
+    _, a, _, c_2 = params
+    (
+        d_h_by_d_h_now, d_c_by_d_h_now, d_h_by_d_c_now, d_c_by_d_c_now, d_h_next, d_c_next,
+        d_h_by_d_h_next, d_h_by_d_c_next, d_c_by_d_h_next, d_c_by_d_c_next,
+    ) = (np.empty((stretches, B, H), dtype) for _ in range(10))
+    d_h = d_h.copy()
+    d_c = d_c.copy()
+    d_h_by_d_h = np.ones_like(d_h)
+    d_h_by_d_c = np.zeros_like(d_h)
+    d_c_by_d_h = np.zeros_like(d_c)
+    d_c_by_d_c = np.ones_like(d_c)
+    s, s_2, s_3, s_4, s_5, s_6, s_7, s_8, s_9 = (np.empty((stretches, B, H), dtype) for _ in range(9))
+    c_o, c_f = c_2[H:], c_2[:H]
+    a_f, a_o, a_z = a[:H], a[2 * H :], a[H : 2 * H]
+    for c, gates, tanh_c, d_y, finished_t in zip(*steps, strict=True):
+        o_all, f_all, z_all = gates[:, 2], gates[:, 0], gates[:, 1]
+
+        # d_h = a_f * (1 - f) * f * (c - z) * (c_o * (1 - o) * o * tanh_c * (d_h + d_y) + d_c + o * (1
+        #     - tanh_c**2) * (d_h + d_y)) + a_o * (1 - o) * o * tanh_c * (d_h + d_y) + a_z * (1 - f) * (1
+        #     - z**2) * (c_o * (1 - o) * o * tanh_c * (d_h + d_y) + d_c + o * (1 - tanh_c**2) * (d_h +
+        #     d_y))
+        np.add(d_h, d_y, out=s)
+        np.subtract(1, o_all, out=s_2)
+        s_2 *= o_all
+        s_2 *= tanh_c
+        np.multiply(s, s_2, out=s_3)
+        np.multiply(tanh_c, tanh_c, out=s_4)
+        np.subtract(1, s_4, out=s_4)
+        s_4 *= o_all
+        np.multiply(s, s_4, out=s_5)
+        np.multiply(s_3, c_o, out=s)
+        s_5 += s
+        s_5 += d_c
+        np.subtract(1, f_all, out=s)
+        np.multiply(z_all, z_all, out=s_6)
+        np.subtract(1, s_6, out=s_6)
+        s_6 *= s
+        np.multiply(s_5, s_6, out=s_7)
+        np.subtract(c, z_all, out=s_8)
+        s_8 *= f_all
+        s_8 *= s
+        np.multiply(s_5, s_8, out=s)
+        np.multiply(s, a_f, out=d_h_next)
+        np.multiply(s_3, a_o, out=s_9)
+        d_h_next += s_9
+        np.multiply(s_7, a_z, out=s_3)
+        d_h_next += s_3
+
+        # d_c = c_f * (1 - f) * f * (c - z) * (c_o * (1 - o) * o * tanh_c * (d_h + d_y) + d_c + o * (1
+        #     - tanh_c**2) * (d_h + d_y)) + f * (c_o * (1 - o) * o * tanh_c * (d_h + d_y) + d_c + o * (1 -
+        #     tanh_c**2) * (d_h + d_y))
+        np.multiply(s_5, f_all, out=d_c_next)
+        np.multiply(s, c_f, out=s_9)
+        d_c_next += s_9
+
+        # d_h_by_d_h_now = a_f * (1 - f) * f * (c - z) * (c_o * (1 - o) * o * tanh_c + o * (1 -
+        #     tanh_c**2)) + a_o * (1 - o) * o * tanh_c + a_z * (1 - f) * (1 - z**2) * (c_o * (1 - o) * o *
+        #     tanh_c + o * (1 - tanh_c**2))
+        np.multiply(c_o, s_2, out=s_7)
+        s_7 += s_4
+        np.multiply(s_7, s_6, out=s_3)
+        np.multiply(s_7, s_8, out=s_5)
+        np.multiply(a_f, s_5, out=d_h_by_d_h_now)
+        np.multiply(a_o, s_2, out=s)
+        d_h_by_d_h_now += s
+        np.multiply(a_z, s_3, out=s_9)
+        d_h_by_d_h_now += s_9
+
+        # d_c_by_d_h_now = c_f * (1 - f) * f * (c - z) * (c_o * (1 - o) * o * tanh_c + o * (1 -
+        #     tanh_c**2)) + f * (c_o * (1 - o) * o * tanh_c + o * (1 - tanh_c**2))
+        np.multiply(c_f, s_5, out=d_c_by_d_h_now)
+        np.multiply(s_7, f_all, out=s_4)
+        d_c_by_d_h_now += s_4
+
+        # d_h_by_d_c_now = a_f * (1 - f) * f * (c - z) + a_z * (1 - f) * (1 - z**2)
+        np.multiply(a_f, s_8, out=d_h_by_d_c_now)
+        np.multiply(a_z, s_6, out=s_2)
+        d_h_by_d_c_now += s_2
+
+        # d_c_by_d_c_now = c_f * (1 - f) * f * (c - z) + f
+        np.multiply(c_f, s_8, out=d_c_by_d_c_now)
+        d_c_by_d_c_now += f_all
+
+        # d_h_by_d_h_next = d_c_by_d_h * d_h_by_d_c_now + d_h_by_d_h * d_h_by_d_h_now
+        np.multiply(d_c_by_d_h, d_h_by_d_c_now, out=d_h_by_d_h_next)
+        np.multiply(d_h_by_d_h, d_h_by_d_h_now, out=s)
+        d_h_by_d_h_next += s
+
+        # d_h_by_d_c_next = d_c_by_d_c * d_h_by_d_c_now + d_h_by_d_c * d_h_by_d_h_now
+        np.multiply(d_c_by_d_c, d_h_by_d_c_now, out=d_h_by_d_c_next)
+        np.multiply(d_h_by_d_c, d_h_by_d_h_now, out=s_3)
+        d_h_by_d_c_next += s_3
+
+        # d_c_by_d_h_next = d_c_by_d_h * d_c_by_d_c_now + d_h_by_d_h * d_c_by_d_h_now
+        np.multiply(d_c_by_d_c_now, d_c_by_d_h, out=d_c_by_d_h_next)
+        np.multiply(d_c_by_d_h_now, d_h_by_d_h, out=s_9)
+        d_c_by_d_h_next += s_9
+
+        # d_c_by_d_c_next = d_c_by_d_c * d_c_by_d_c_now + d_h_by_d_c * d_c_by_d_h_now
+        np.multiply(d_c_by_d_c, d_c_by_d_c_now, out=d_c_by_d_c_next)
+        np.multiply(d_c_by_d_h_now, d_h_by_d_c, out=s_5)
+        d_c_by_d_c_next += s_5
+
+        if finished_t is not None:
+            np.copyto(d_h_next, d_h, where=finished_t)
+            np.copyto(d_c_next, d_c, where=finished_t)
+            np.copyto(d_h_by_d_h_next, d_h_by_d_h, where=finished_t)
+            np.copyto(d_h_by_d_c_next, d_h_by_d_c, where=finished_t)
+            np.copyto(d_c_by_d_h_next, d_c_by_d_h, where=finished_t)
+            np.copyto(d_c_by_d_c_next, d_c_by_d_c, where=finished_t)
+        d_h, d_h_next = d_h_next, d_h
+        d_c, d_c_next = d_c_next, d_c
+        d_h_by_d_h, d_h_by_d_h_next = d_h_by_d_h_next, d_h_by_d_h
+        d_h_by_d_c, d_h_by_d_c_next = d_h_by_d_c_next, d_h_by_d_c
+        d_c_by_d_h, d_c_by_d_h_next = d_c_by_d_h_next, d_c_by_d_h
+        d_c_by_d_c, d_c_by_d_c_next = d_c_by_d_c_next, d_c_by_d_c
+    return d_h, d_c, d_h_by_d_h, d_h_by_d_c, d_c_by_d_h, d_c_by_d_c
+
+
+def every_step_back(params, d_h, d_c, steps):
+    """Take the steps of all stretches back as the loop does, in place."""
+    _, H = measure(params)
+    stretches, B, dtype = len(d_h), d_h.shape[1], d_h.dtype
+    _, a, _, c_2 = params
+    k_gates = np.empty((stretches, 3, B, H), dtype)  # k_f, k_z, k_o
+    k_c = np.empty((stretches, B, H), dtype)
+    s = np.empty((stretches, B, H), dtype)
+    s_2 = np.empty((stretches, 2, B, H), dtype)
+    k_o_all, k_f_all, k_z_all = k_gates[:, 2], k_gates[:, 0], k_gates[:, 1]
+    a_zo = a[H:].reshape(2, 1, H)
+    for (
+        h, c, gates, tanh_c, d_y, d_gates, d_gates_2, d_gates_3, c_next, finished_t,
+    ) in zip(*steps, strict=True):
+        o_all, f_all, z_all = gates[:, 2], gates[:, 0], gates[:, 1]
+        d_o_all = d_gates[..., 2 * H :]
+        d_fz_all, d_f_all = d_gates[..., : 2 * H].reshape(stretches, B, 2, H).swapaxes(1, 2), d_gates[..., :H]
+        d_gates_rows = d_gates.reshape(stretches, B, 3, H).swapaxes(1, 2)
+
+        if finished_t is not None:  # a finished sequence hands its gradient on as it is
+            kept_h = d_h.copy()
+            np.copyto(d_h, 0, where=finished_t)
+            kept_c = d_c.copy()
+            np.copyto(d_c, 0, where=finished_t)
+
+        # k_o = (1 - o) * o * tanh_c
+        np.subtract(1, o_all, out=k_o_all)
+        k_o_all *= o_all
+        k_o_all *= tanh_c
+
+        # k_c = o * (1 - tanh_c**2)
+        np.multiply(tanh_c, tanh_c, out=k_c)
+        np.subtract(1, k_c, out=k_c)
+        k_c *= o_all
+
+        np.subtract(1, f_all, out=k_f_all)  # k_f = 1 - f
+
+        # k_z = (1 - f) * (1 - z**2)
+        np.multiply(z_all, z_all, out=k_z_all)
+        np.subtract(1, k_z_all, out=k_z_all)
+        k_z_all *= k_f_all
+
+        # k_f = (1 - f) * f * (c - z)
+        np.subtract(c, z_all, out=s)
+        k_f_all *= s
+        k_f_all *= f_all
+
+        d_h += d_y
+        np.multiply(d_h, k_o_all, out=d_o_all)  # d_o = d_h * (1 - o) * o * tanh_c
+        np.multiply(d_o_all, c_next, out=d_gates_3[..., H:])  # g_c_o = d_o * c_next
+
+        # d_c += d_h * o * (1 - tanh_c**2) + d_o * c_o
+        np.multiply(d_h, k_c, out=s)
+        d_c += s
+        np.multiply(d_o_all, c_2[H:], out=s)
+        d_c += s
+
+        # d_z = d_c * (1 - f) * (1 - z**2)
+        # d_f = d_c * (1 - f) * f * (c - z)
+        np.multiply(d_c[:, None], k_gates[:, :2], out=d_fz_all)
+
+        # g_a_o = d_o * h
+        # g_a_z = d_z * h
+        # g_a_f = d_f * h
+        np.multiply(d_gates_rows, h[:, None], out=d_gates_2.reshape(stretches, B, 3, H).swapaxes(1, 2))
+
+        np.multiply(d_f_all, c, out=d_gates_3[..., :H])  # g_c_f = d_f * c
+
+        # d_h = d_f * a_f + d_o * a_o + d_z * a_z
+        np.multiply(d_f_all, a[:H], out=d_h)
+        np.multiply(d_gates[..., H:].reshape(stretches, B, 2, H).swapaxes(1, 2), a_zo, out=s_2)
+        d_h += s_2[:, 1]
+        d_h += s_2[:, 0]
+
+        # d_c = d_c * f + d_f * c_f
+        d_c *= f_all
+        np.multiply(d_f_all, c_2[:H], out=s)
+        d_c += s
+
+        if finished_t is not None:
+            np.copyto(d_h, kept_h, where=finished_t)
+            np.copyto(d_c, kept_c, where=finished_t)
+
+
 @np.errstate(all="ignore")
-def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
+def backward(
+    params: Params, tape: Tape, d_y: Any, d_final: States | None = None, *, parallel: bool = False,
+) -> Grads:
     """Pull gradients back through a run of `forward`.
 
     d_y: the gradient of the outputs, (T, B, H); None where only the final states count.
     d_final: the gradient of the final states; None for 0.
+    parallel: True to take the steps back of many stretches at once (see `scan_back`), whatever `forward` did.
     """
     I, H = measure(params)
     if not isinstance(tape, Tape):
@@ -470,7 +718,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     a_f, a_zo = np.tile(a[:H], (B, 1)), np.tile(a[H:].reshape(2, 1, H), (B, 1))
     s_2_part, s_2_part_2 = s_2[1], s_2[0]
     ends = [None] * T if finished is None else finished
-    for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
+    done = 0
+    if parallel and B:
+        done = scan_back(
+            params, finished, T, d_h, d_c, c[:-1], gates, tanh_c, d_y, h[:-1], d_gates, d_gates_2, d_gates_3,
+            c[1:],
+        )
+    for ts in chunks(T - done, B * H):  # a few steps at a time, from the last ones to the first
         steps = ts.stop - ts.start
         k_gates = np.empty((steps, 3, B, H), dtype)  # k_f, k_z, k_o
         k_c, s_ts = (np.empty((steps, B, H), dtype) for _ in range(2))

@@ -71,6 +71,72 @@ struct Ahead {
     }
 };
 
+struct Steps {
+    Index begin, stop;
+};
+
+// The steps of stretch `s`, of `count` each.
+__device__ inline Steps steps_of_stretch(const Index s, const Index count, const Index first, const Index T) {
+    const Index begin = first + s * count, stop = begin + count;
+    return {begin < T ? begin : T, stop < T ? stop : T};
+}
+
+__device__ inline bool finite(const real a) { return a - a == 0; }
+
+// The same for the thread that takes them, also those of stretches that it comes to next: where the start of one
+// is not finite, since a product of many derivatives is not, the thread of the one before goes on through it.
+template <bool BACK>
+__device__ inline Steps steps_of_stretch(
+        const Index s, const Index stretches, const Index count, const Index first, const Index T,
+        const real* starts, const Index own, const Index pitch) {
+    Index low = s, high = s;
+    if (starts) {
+        if (s != (BACK ? stretches - 1 : 0) && !finite(starts[own])) return {T, T};
+        while (BACK && low > 0 && !finite(starts[own + (low - 1 - s) * pitch])) low--;
+        while (!BACK && high + 1 < stretches && !finite(starts[own + (high + 1 - s) * pitch])) high++;
+    }
+    return {steps_of_stretch(low, count, first, T).begin, steps_of_stretch(high, count, first, T).stop};
+}
+
+// What each stretch begins with, for an entry of N states, from what it began with last time, what it made of
+// that, and the derivatives of this by that: of every stretch N, N and N * N numbers. The changes by which each
+// begins where the one before it ends are, to first order, a linear recurrence. `moved`, where it is there, has
+// the largest change of an entry then, and the largest start.
+template <int N, bool BACK>
+__device__ inline void hand_on(
+        const Index stretches, const Index entries, WriteReal starts, WriteReal moved) {
+    const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x, pitch = N * (N + 2) * entries;
+    if (i >= entries) return;
+    real change[N] = {}, most = 0, size = 0;
+    for (Index n = 0; n + 1 < stretches; n++) {
+        const real* from = starts + (BACK ? stretches - 1 - n : n) * pitch + i;
+        real* to = starts + (BACK ? stretches - 2 - n : n + 1) * pitch + i;
+        real next[N], lost = 0;
+        #pragma unroll
+        for (int a = 0; a < N; a++) {
+            next[a] = from[(N + a) * entries];
+            #pragma unroll
+            for (int c = 0; c < N; c++) {
+                if (change[c] != 0) next[a] += from[(2 * N + a * N + c) * entries] * change[c];
+            }
+            lost += next[a] - next[a];  // 0, or NaN
+        }
+        #pragma unroll
+        for (int a = 0; a < N; a++) {
+            next[a] += lost;
+            change[a] = next[a] - to[a * entries];
+            to[a * entries] = next[a];
+            const real by = abs(change[a]), large = abs(next[a]);
+            most = by > most || by != by ? by : most;
+            size = large > size ? large : size;
+        }
+    }
+    if (moved) {
+        moved[i] = most;
+        moved[entries + i] = size;
+    }
+}
+
 // The sum of every 8th row of a column, for each of 8 threads: the first from row 0 on, the next from row 1.
 template <class Entry>
 __device__ inline real every_8th(const Entry* column, const Index rows, const Index pitch) {
@@ -134,23 +200,67 @@ extern "C" __global__ void rglru_forward_2(
     x_h_next[at * H + k] = x_ * i_ * p_h_;
 }
 
-// h' = exp(la) * h + i * sqrt(1 - exp(2 * la)) * x
-extern "C" __global__ void rglru_forward_3(
-        const Index B, const Index T, const Index first, const Index H, Read exp_la, Write h,
-        Read x_h_next, const bool* __restrict__ finished) {
+// Stretches of the next kernel but one to first order: what each makes of what it begins with.
+extern "C" __global__ void rglru_forward_5_linearized(
+        const Index stretches, const Index count, const Index known, WriteReal starts, const Index B,
+        const Index T, const Index first, const Index H, Read exp_la, Read h, Read x_h_next,
+        const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= B * H) return;
-    const Index k = i % H, b = i / H;
-    const Index end = steps_of(finished, B, b, first, T);
+    if (i >= stretches * B * H) return;
+    const Index k = i % H, b = i % (B * H) / H;
+    const Index s = i / (B * H), pitch = 3 * B * H, own = s * pitch + i % (B * H);
+    const auto [begin, stop] = steps_of_stretch(s, count, first, T);
+    const Index end = steps_of(finished, B, b, begin, stop);
 
     Index at = first * B + b;
-    real h_ = h[at * H + k];
+    real h_ = known ? starts[own] : real(h[at * H + k]);
+    if (!known) starts[own] = h_;
+    real h_by_h = 1;
+
+    at = begin * B + b;
+    constexpr Index ahead = steps_ahead(2);
+    Ahead<ahead, storage> exp_la_ahead(&exp_la[at * H + k], B * H, end - begin);
+    Ahead<ahead, storage> x_h_next_ahead(&x_h_next[at * H + k], B * H, end - begin);
+    #pragma unroll ahead
+    for (Index t = begin; t < end; t++, at += B) {
+        const real exp_la_ = exp_la_ahead.take();
+        const real x_h_next_ = x_h_next_ahead.take();
+
+        const real h_next = exp_la_ * h_ + x_h_next_;
+        const real h_by_h_next = exp_la_ * h_by_h;
+        h_ = h_next;
+        h_by_h = h_by_h_next;
+    }
+    starts[own + B * H] = h_;
+    starts[own + 2 * B * H] = h_by_h;
+}
+
+// What each stretch begins with, of what the one before it makes of its own beginning.
+extern "C" __global__ void rglru_forward_5_starts(
+        const Index stretches, const Index entries, WriteReal starts, WriteReal moved) {
+    hand_on<1, false>(stretches, entries, starts, moved);
+}
+
+// h' = exp(la) * h + i * sqrt(1 - exp(2 * la)) * x
+extern "C" __global__ void rglru_forward_5(
+        const Index stretches, const Index count, ReadReal starts, const Index B, const Index T,
+        const Index first, const Index H, Read exp_la, Write h, Read x_h_next,
+        const bool* __restrict__ finished) {
+    const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= stretches * B * H) return;
+    const Index k = i % H, b = i % (B * H) / H;
+    const Index s = i / (B * H), pitch = 3 * B * H, own = s * pitch + i % (B * H);
+    const auto [begin, stop] = steps_of_stretch<false>(s, stretches, count, first, T, starts, own, pitch);
+    const Index end = steps_of(finished, B, b, begin, stop);
+
+    Index at = begin * B + b;
+    real h_ = starts ? starts[own] : real(h[at * H + k]);
 
     constexpr Index ahead = steps_ahead(2);
-    Ahead<ahead, storage> exp_la_ahead(&exp_la[at * H + k], B * H, end - first);
-    Ahead<ahead, storage> x_h_next_ahead(&x_h_next[at * H + k], B * H, end - first);
+    Ahead<ahead, storage> exp_la_ahead(&exp_la[at * H + k], B * H, end - begin);
+    Ahead<ahead, storage> x_h_next_ahead(&x_h_next[at * H + k], B * H, end - begin);
     #pragma unroll ahead
-    for (Index t = first; t < end; t++, at += B) {
+    for (Index t = begin; t < end; t++, at += B) {
         const real exp_la_ = exp_la_ahead.take();
         const real x_h_next_ = x_h_next_ahead.take();
 
@@ -158,44 +268,86 @@ extern "C" __global__ void rglru_forward_3(
         h[(at + B) * H + k] = h_next;
         h_ = h_next;
     }
-    for (Index t = end; t < T; t++, at += B) {
+    for (Index t = end; t < stop; t++, at += B) {
         h[(at + B) * H + k] = h_;
     }
 }
 
-// Computes d_h_next, d_r, d_i, d_h, total_g_softplus_k, total_d_i and total_d_r.
-extern "C" __global__ void rglru_backward_1(
-        const Index B, const Index T, const Index H, Write d_h, Read d_y, Read exp_h, Read gates, Read p_h,
-        Read x, Read exp_la, Read h, ReadReal softplus_k, Write d_x, Write d_gates, WriteReal totals,
-        const bool* __restrict__ finished) {
+// Stretches of the next kernel but one to first order: what each makes of what it begins with.
+extern "C" __global__ void rglru_backward_3_linearized(
+        const Index stretches, const Index count, const Index known, WriteReal starts, const Index B,
+        const Index T, const Index H, Read d_h, Read d_y, Read exp_la, const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= B * H) return;
-    const Index k = i % H, b = i / H;
-    const Index end = steps_of(finished, B, b, 0, T);
+    if (i >= stretches * B * H) return;
+    const Index k = i % H, b = i % (B * H) / H;
+    const Index s = i / (B * H), pitch = 3 * B * H, own = s * pitch + i % (B * H);
+    const auto [begin, stop] = steps_of_stretch(s, count, 0, T);
+    const Index end = steps_of(finished, B, b, begin, stop);
+
+    real d_h_later = known ? starts[own] : real(d_h[b * H + k]);
+    if (!known) starts[own] = d_h_later;
+    real d_h_by_d_h = 1;
+
+    Index at = (end - 1) * B + b;
+    constexpr Index ahead = steps_ahead(2);
+    Ahead<ahead, storage> d_y_ahead(&d_y[at * H + k], -B * H, end - begin);
+    Ahead<ahead, storage> exp_la_ahead(&exp_la[at * H + k], -B * H, end - begin);
+    #pragma unroll ahead
+    for (Index t = end; t > begin; t--, at -= B) {
+        const real d_y_ = d_y_ahead.take();
+        const real exp_la_ = exp_la_ahead.take();
+
+        const real d_h_next = d_h_later + d_y_;
+        const real d_h_ = d_h_next * exp_la_;
+        const real d_h_by_d_h_next = d_h_by_d_h * exp_la_;
+        d_h_later = d_h_;
+        d_h_by_d_h = d_h_by_d_h_next;
+    }
+    starts[own + B * H] = d_h_later;
+    starts[own + 2 * B * H] = d_h_by_d_h;
+}
+
+// What each stretch begins with, of what the one before it makes of its own beginning.
+extern "C" __global__ void rglru_backward_3_starts(
+        const Index stretches, const Index entries, WriteReal starts, WriteReal moved) {
+    hand_on<1, true>(stretches, entries, starts, moved);
+}
+
+// Computes d_h_next, d_r, d_i, d_h, total_g_softplus_k, total_d_i and total_d_r.
+extern "C" __global__ void rglru_backward_3(
+        const Index stretches, const Index count, ReadReal starts, const Index B, const Index T,
+        const Index H, Write d_h, Read d_y, Read exp_h, Read gates, Read p_h, Read x, Read exp_la, Read h,
+        ReadReal softplus_k, Write d_x, Write d_gates, WriteReal totals, const bool* __restrict__ finished) {
+    const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= stretches * B * H) return;
+    const Index k = i % H, b = i % (B * H) / H;
+    const Index s = i / (B * H), pitch = 3 * B * H, own = s * pitch + i % (B * H);
+    const auto [begin, stop] = steps_of_stretch<true>(s, stretches, count, 0, T, starts, own, pitch);
+    const Index end = steps_of(finished, B, b, begin, stop);
 
     const real softplus_k_ = softplus_k[k];
-    real d_h_later = d_h[b * H + k];
+    real d_h_later = starts ? starts[own] : real(d_h[b * H + k]);
     real total_g_softplus_k = 0;
     real total_d_i = 0;
     real total_d_r = 0;
 
-    Index at = (T - 1) * B + b;
-    for (Index t = T; t > end; t--, at -= B) {
+    Index at = (stop - 1) * B + b;
+    for (Index t = stop; t > end; t--, at -= B) {
         d_x[at * H + k] = 0;
         d_gates[at * (2 * H) + H + k] = 0;
         d_gates[at * (2 * H) + k] = 0;
     }
     constexpr Index ahead = steps_ahead(8);
-    Ahead<ahead, storage> d_y_ahead(&d_y[at * H + k], -B * H, end);
-    Ahead<ahead, storage> exp_h_ahead(&exp_h[at * H + k], -B * H, end);
-    Ahead<ahead, storage> i_ahead(&gates[at * (2 * H) + k], -B * 2 * H, end);
-    Ahead<ahead, storage> p_h_ahead(&p_h[at * H + k], -B * H, end);
-    Ahead<ahead, storage> x_ahead(&x[at * H + k], -B * H, end);
-    Ahead<ahead, storage> exp_la_ahead(&exp_la[at * H + k], -B * H, end);
-    Ahead<ahead, storage> h_ahead(&h[at * H + k], -B * H, end);
-    Ahead<ahead, storage> r_ahead(&gates[at * (2 * H) + H + k], -B * 2 * H, end);
+    Ahead<ahead, storage> d_y_ahead(&d_y[at * H + k], -B * H, end - begin);
+    Ahead<ahead, storage> exp_h_ahead(&exp_h[at * H + k], -B * H, end - begin);
+    Ahead<ahead, storage> i_ahead(&gates[at * (2 * H) + k], -B * 2 * H, end - begin);
+    Ahead<ahead, storage> p_h_ahead(&p_h[at * H + k], -B * H, end - begin);
+    Ahead<ahead, storage> x_ahead(&x[at * H + k], -B * H, end - begin);
+    Ahead<ahead, storage> exp_la_ahead(&exp_la[at * H + k], -B * H, end - begin);
+    Ahead<ahead, storage> h_ahead(&h[at * H + k], -B * H, end - begin);
+    Ahead<ahead, storage> r_ahead(&gates[at * (2 * H) + H + k], -B * 2 * H, end - begin);
     #pragma unroll ahead
-    for (Index t = end; t > 0; t--, at -= B) {
+    for (Index t = end; t > begin; t--, at -= B) {
         const real d_y_ = d_y_ahead.take();
         const real exp_h_ = exp_h_ahead.take();
         const real i_ = i_ahead.take();
@@ -219,14 +371,14 @@ extern "C" __global__ void rglru_backward_1(
         total_d_i += d_i;
         d_h_later = d_h_;
     }
-    d_h[b * H + k] = d_h_later;
-    totals[b * (3 * H) + k] = total_g_softplus_k;
-    totals[b * (3 * H) + H + k] = total_d_i;
-    totals[b * (3 * H) + 2 * H + k] = total_d_r;
+    if (begin == 0) d_h[b * H + k] = d_h_later;
+    totals[(s * B + b) * (3 * H) + k] = total_g_softplus_k;
+    totals[(s * B + b) * (3 * H) + H + k] = total_d_i;
+    totals[(s * B + b) * (3 * H) + 2 * H + k] = total_d_r;
 }
 
 // The sums of total_g_softplus_k, total_d_i and total_d_r over 256 rows each.
-extern "C" __global__ void rglru_backward_2_parts(
+extern "C" __global__ void rglru_backward_4_parts(
         const Index rows, WriteReal parts, const Index H, ReadReal totals) {
     const Index k = (Index)blockIdx.y * 32 + threadIdx.x, first = (Index)blockIdx.x * 256;
     const Index count = rows - first < 256 ? rows - first : 256;
@@ -239,7 +391,7 @@ extern "C" __global__ void rglru_backward_2_parts(
 }
 
 // The sums of total_g_softplus_k, total_d_i and total_d_r over all rows, from those over 256.
-extern "C" __global__ void rglru_backward_2(
+extern "C" __global__ void rglru_backward_4(
         const Index count, ReadReal parts, const Index H, WriteReal d_softplus_k, Write d_b) {
     const Index k = (Index)blockIdx.x * 32 + threadIdx.x;
 
@@ -249,7 +401,7 @@ extern "C" __global__ void rglru_backward_2(
     else if (k < 3 * H) d_b[k - H] = total;
 }
 
-extern "C" __global__ void rglru_backward_4(
+extern "C" __global__ void rglru_backward_6(
         const Index rows, const Index H, Write d_x, Read d_w_x, Read gates, Read p_h) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -263,7 +415,7 @@ extern "C" __global__ void rglru_backward_4(
     d_x[at * H + k] = d_h_next * i_ * p_h_ + d_w_x_;
 }
 
-extern "C" __global__ void rglru_backward_5(
+extern "C" __global__ void rglru_backward_7(
         const Index H, ReadReal d_softplus_k, ReadReal softplus_k, Write d_k) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= H) return;

@@ -75,6 +75,7 @@ class Tape(NamedTuple):
     softplus_k: cp.ndarray  # (H,)  softplus_k
     finished: cp.ndarray | None  # (T, B, 1) where a sequence is over
     given: bool  # whether the caller gave the initial states
+    iterations: int  # of Newton's method; 0 where all steps went one by one
     first_tape: Any  # what the first step left behind
 
 
@@ -117,6 +118,7 @@ def unpack(params: Params) -> dict[str, cp.ndarray]:
 
 def forward(
     params: Params, x: cp.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
+    parallel: bool = False,
 ) -> tuple[cp.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
@@ -124,6 +126,7 @@ def forward(
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
     tape: True to save what `backward` reads; False or None for nothing; an earlier tape, which is void then.
+    parallel: True to run stretches of each sequence side by side (see `stretches_of`); if it fails, the loop.
 
     Raises ValueError and TypeError that name the argument.
     """
@@ -166,26 +169,42 @@ def forward(
             clear(finished[0], first_tape[0])
             cp.copyto(h[1], h[0], where=finished[0])
 
+    stretches = stretches_of(T - start, B * H, parallel)
+
+    starts = linear_starts(
+        "rglru_forward_5", dtype, B * H, 1, stretches, T - start, B, T, start, H, exp_la, h, x_h_next,
+        finished,
+    )
+    iterations = int(starts is not None)
+
     # h' = exp(la) * h + i * sqrt(1 - exp(2 * la)) * x
-    through_time("rglru_forward_3", dtype, B * H, B, T, start, H, exp_la, h, x_h_next, finished)
+    along_stretches(
+        "rglru_forward_5", dtype, B * H, T - start, starts, B, T, start, H, exp_la, h, x_h_next, finished,
+    )
     clear(finished, gates, exp_h, exp_la, p_h)
 
     y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:]).astype(dtype, copy=False)
     final = States(h[T].copy())
-    kept = Tape(x, h, gates, exp_h, exp_la, p_h, softplus_k, finished, initial is not None, first_tape)
+    kept = Tape(
+        x, h, gates, exp_h, exp_la, p_h, softplus_k, finished, initial is not None, iterations,
+        first_tape,
+    )
     return y, final, kept if tape else None
 
 
-def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
+def backward(
+    params: Params, tape: Tape, d_y: Any, d_final: States | None = None, *, parallel: bool = False,
+) -> Grads:
     """Pull gradients back through a run of `forward`.
 
     d_y: the gradient of the outputs, (T, B, H); None where only the final states count.
     d_final: the gradient of the final states; None for 0.
+    parallel: True to run stretches of each sequence side by side, whatever its size (see `stretches_of`).
     """
     H, = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type_of(tape)}, expected the Tape of forward of {__name__}")
-    (x, h, gates, exp_h, exp_la, p_h, softplus_k, finished, given, first_tape) = tape
+    (x, h, gates, exp_h, exp_la, p_h, softplus_k, finished, given, _, first_tape) = tape
     for name, array in tape._asdict().items():
         here(f"tape.{name}", array)
     T, B, _ = x.shape
@@ -214,19 +233,24 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_y = d_y[1:]
         finished_first = None if finished is None else finished[0]
         finished = None if finished is None else finished[1:]
+    stretches = stretches_of(T, B * H, parallel)
     d_gates = cp.empty((T, B, 2 * H), dtype)  # d_i, d_r
     d_x, d_w_x = (cp.empty((T, B, H), dtype) for _ in range(2))
     d_softplus_k = cp.empty((H,), arithmetic(dtype))
-    totals = cp.empty((B, 3 * H), arithmetic(dtype))  # total_g_softplus_k, total_d_i, total_d_r
+    totals = cp.empty((stretches * B, 3 * H), arithmetic(dtype))  # total_g_softplus_k, total_d_i, total_d_r
     d_W, d_b, d_k = (cp.zeros(shape, dtype) for shape in shapes(H))
+
+    starts = linear_starts(
+        "rglru_backward_3", dtype, B * H, 1, stretches, T, B, T, H, d_h, d_y, exp_la, finished,
+    )
 
     # d_x = d_h + d_y
     # d_r = -8 * (1 - r) * r * softplus_k * (d_x * exp_la * h - d_x * exp_h * i * x / p_h)
     # d_i = d_x * (1 - i) * i * p_h * x
     # d_h = d_x * exp_la
-    through_time(
-        "rglru_backward_1", dtype, B * H, B, T, H, d_h, d_y, exp_h, gates, p_h, x, exp_la, h, softplus_k,
-        d_x, d_gates, totals, finished,
+    along_stretches(
+        "rglru_backward_3", dtype, B * H, T, starts, B, T, H, d_h, d_y, exp_h, gates, p_h, x, exp_la, h,
+        softplus_k, d_x, d_gates, totals, finished,
     )
 
     # d_w_x = W_i.T @ d_i + W_a.T @ d_r
@@ -234,13 +258,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     # The gradients of the parameters: all steps in one product each.
     product(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, H), d_W)
-    column_sums("rglru_backward_2", dtype, B, 3 * H, (H, totals), (H, d_softplus_k, d_b))
+    column_sums("rglru_backward_4", dtype, stretches * B, 3 * H, (H, totals), (H, d_softplus_k, d_b))
 
     # d_x = d_w_x + d_x * i * p_h
-    launch("rglru_backward_4", dtype, T * B * H, T * B, H, d_x, d_w_x, gates, p_h)
+    launch("rglru_backward_6", dtype, T * B * H, T * B, H, d_x, d_w_x, gates, p_h)
 
     # d_k = -d_softplus_k * expm1(-softplus_k)
-    launch("rglru_backward_5", dtype, H, H, d_softplus_k, softplus_k, d_k)
+    launch("rglru_backward_7", dtype, H, H, d_softplus_k, softplus_k, d_k)
     clear(finished, d_x)
 
     d_params = Params(d_W, d_b, d_k)
@@ -473,6 +497,53 @@ def through_time(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> N
     """Run a kernel that takes all steps, if any threads do: in small blocks, for all multiprocessors."""
     if threads > 0:
         kernel(name, dtype)((-(-threads // 64),), (64,), arguments)
+
+
+# How many stretches of a sequence run side by side: 1 for one thread an entry, None to choose by size.
+STRETCHES = None
+
+
+def stretches_of(steps: int, entries: int, asked: bool) -> int:
+    """How many stretches the steps of each entry of the states are cut into.
+
+    A sequence then takes as long as twice the steps of one stretch, and a look at every stretch. That pays
+    where there are many steps, and so few entries that a device has threads to spare; or it is `asked` for.
+    The bounds come from counting steps, and are not measured.
+    """
+    if STRETCHES is not None:
+        return max(1, min(STRETCHES, steps))
+    many = int(steps**0.5)
+    fit = many if asked else min(many, 2**15 // max(1, entries))
+    return fit if fit > (1 if asked else 7) else 1
+
+
+def along_stretches(
+    name: str, dtype: np.dtype, entries: int, steps: int, starts: Any, *arguments: Any,
+) -> None:
+    """Run a kernel that takes all steps, those of each stretch from its start."""
+    stretches = 1 if starts is None else len(starts)
+    through_time(name, dtype, stretches * entries, stretches, -(-steps // stretches), starts, *arguments)
+
+
+def linear_starts(
+    name: str, dtype: np.dtype, entries: int, states: int, stretches: int, steps: int, *arguments: Any,
+) -> Any:
+    """What each stretch begins with, where steps are linear in what they carry; None where there is one."""
+    if stretches < 2 or entries < 1:
+        return None
+    starts = cp.empty((stretches, states * (states + 2), entries), arithmetic(dtype))
+    improve(name, dtype, starts, False, None, steps, *arguments)
+    return starts
+
+
+def improve(
+    name: str, dtype: np.dtype, starts: cp.ndarray, known: bool, moved: Any, steps: int, *arguments: Any,
+) -> None:
+    """Run all stretches to first order from their starts, if they are known; make better ones of that."""
+    stretches, _, entries = starts.shape
+    given = stretches, -(-steps // stretches), int(known), starts, *arguments
+    through_time(f"{name}_linearized", dtype, stretches * entries, *given)
+    through_time(f"{name}_starts", dtype, entries, stretches, entries, starts, moved)
 
 
 def product(a: cp.ndarray, b: cp.ndarray, out: cp.ndarray, add: bool = False) -> None:

@@ -55,7 +55,7 @@ __device__ inline real over_lanes(real total, const Index lanes) {
 
 // s = mu_x * (x_1 - x) + x
 extern "C" __global__ void rwkv6_forward_1(
-        const Index B, const Index t, const Index I, Read mu_x, Read x, Read x_1, Write s) {
+        const Index B, const Index t, const Index I, Read mu_x, Read x, Read x_1, Write s_) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * I) return;
     const Index k = i % I, b = i / I, at = t * B + b;
@@ -64,7 +64,7 @@ extern "C" __global__ void rwkv6_forward_1(
     const real x_ = x[at * I + k];
     const real x_1_ = x_1[at * I + k];
 
-    s[at * I + k] = mu_x_ * (x_1_ - x_) + x_;
+    s_[at * I + k] = mu_x_ * (x_1_ - x_) + x_;  // s
 }
 
 // r = W_r @ ((B_r @ tanh(A_r @ s) + l_r) * (x_1 - x) + x)

@@ -135,17 +135,17 @@ extern "C" __global__ void scrn_forward_1(
 
 // s' = (1 - alpha) * (B @ x) + alpha * s
 extern "C" __global__ void scrn_forward_2(
-        const Index B, const Index t, const Index H, const Index M, Write s, Read gates,
+        const Index B, const Index t, const Index H, const Index M, Write s_, Read gates,
         const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * M) return;
     const Index k = i % M, b = i / M, at = t * B + b;
     const bool over = finished && finished[at];
 
-    const real s_ = s[at * M + k];
+    const real s__2 = s_[at * M + k];
     const real x_s_next = gates[at * (H + M) + k];
 
-    s[(at + B) * M + k] = over ? s_ : real(0.95) * s_ + x_s_next;  // s_next
+    s_[(at + B) * M + k] = over ? s__2 : real(0.95) * s__2 + x_s_next;  // s_next
 }
 
 // h' = sigmoid(W_h @ x + P @ s' + U_h @ h)
@@ -167,7 +167,7 @@ extern "C" __global__ void scrn_forward_3(
 // All steps in one launch: blocks share the units, and meet before products and sums.
 extern "C" __global__ void scrn_forward_4(
         unsigned* arrived, real* parts, const Index kept, const Index B, const Index T, const Index H,
-        const Index M, Read gates, Exchanged s, Exchanged h, Read P, Read U_h,
+        const Index M, Read gates, Exchanged s_, Exchanged h, Read P, Read U_h,
         const bool* __restrict__ finished) {
     extern __shared__ real shared[];
     const Index row = blockIdx.z * ROWS, rows = B - row < ROWS ? B - row : ROWS;
@@ -214,7 +214,7 @@ extern "C" __global__ void scrn_forward_4(
         for (Index j = threadIdx.x; j < rows * own_M; j += blockDim.x) {
             const Index r = j / own_M, q = j % own_M, k = blockIdx.y * own_M + q, b = row + r, at = t * B + b;
             if (k >= M) continue;
-            s_s[r * own_M + q] = s[at * M + k];
+            s_s[r * own_M + q] = s_[at * M + k];
         }
     }
     __syncthreads();
@@ -223,15 +223,15 @@ extern "C" __global__ void scrn_forward_4(
             const Index r = j / own_M, q = j % own_M, k = blockIdx.y * own_M + q, b = row + r, at = t * B + b;
             if (k >= M) continue;
             const bool over = t >= ends[r];
-            const real s_ = s_s[r * own_M + q];
+            const real s__2 = s_s[r * own_M + q];
             const real x_s_next = gates[at * (H + M) + k];
-            const real s_next = real(0.95) * s_ + x_s_next;
+            const real s_next = real(0.95) * s__2 + x_s_next;
             s_s_next[r * own_M + q] = s_next;
-            s[(at + B) * M + k] = over ? s_s[r * own_M + q] : s_next;
+            s_[(at + B) * M + k] = over ? s_s[r * own_M + q] : s_next;
         }
         __syncthreads();
         meet(arrived, goal);
-        product(s_P_s_next, false, s + (t * B + row + B) * M, M, rows, M, weight_1, by_1, room);
+        product(s_P_s_next, false, s_ + (t * B + row + B) * M, M, rows, M, weight_1, by_1, room);
         product(s_U_h_h, false, h + (t * B + row) * H, H, rows, H, weight_2, by_2, room);
         for (Index j = threadIdx.x; j < rows * own_H; j += blockDim.x) {
             const Index r = j / own_H, q = j % own_H, k = blockIdx.y * own_H + q, b = row + r, at = t * B + b;
@@ -263,7 +263,7 @@ extern "C" __global__ void scrn_forward_4(
         for (Index j = threadIdx.x; j < rows * own_M; j += blockDim.x) {
             const Index r = j / own_M, q = j % own_M, k = blockIdx.y * own_M + q, b = row + r, at = t * B + b;
             if (k >= M) continue;
-            s[(at + B) * M + k] = s_s[r * own_M + q];
+            s_[(at + B) * M + k] = s_s[r * own_M + q];
         }
         for (Index j = threadIdx.x; j < rows * own_H; j += blockDim.x) {
             const Index r = j / own_H, q = j % own_H, k = blockIdx.y * own_H + q, b = row + r, at = t * B + b;

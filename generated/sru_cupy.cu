@@ -70,6 +70,72 @@ struct Ahead {
     }
 };
 
+struct Steps {
+    Index begin, stop;
+};
+
+// The steps of stretch `s`, of `count` each.
+__device__ inline Steps steps_of_stretch(const Index s, const Index count, const Index first, const Index T) {
+    const Index begin = first + s * count, stop = begin + count;
+    return {begin < T ? begin : T, stop < T ? stop : T};
+}
+
+__device__ inline bool finite(const real a) { return a - a == 0; }
+
+// The same for the thread that takes them, also those of stretches that it comes to next: where the start of one
+// is not finite, since a product of many derivatives is not, the thread of the one before goes on through it.
+template <bool BACK>
+__device__ inline Steps steps_of_stretch(
+        const Index s, const Index stretches, const Index count, const Index first, const Index T,
+        const real* starts, const Index own, const Index pitch) {
+    Index low = s, high = s;
+    if (starts) {
+        if (s != (BACK ? stretches - 1 : 0) && !finite(starts[own])) return {T, T};
+        while (BACK && low > 0 && !finite(starts[own + (low - 1 - s) * pitch])) low--;
+        while (!BACK && high + 1 < stretches && !finite(starts[own + (high + 1 - s) * pitch])) high++;
+    }
+    return {steps_of_stretch(low, count, first, T).begin, steps_of_stretch(high, count, first, T).stop};
+}
+
+// What each stretch begins with, for an entry of N states, from what it began with last time, what it made of
+// that, and the derivatives of this by that: of every stretch N, N and N * N numbers. The changes by which each
+// begins where the one before it ends are, to first order, a linear recurrence. `moved`, where it is there, has
+// the largest change of an entry then, and the largest start.
+template <int N, bool BACK>
+__device__ inline void hand_on(
+        const Index stretches, const Index entries, WriteReal starts, WriteReal moved) {
+    const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x, pitch = N * (N + 2) * entries;
+    if (i >= entries) return;
+    real change[N] = {}, most = 0, size = 0;
+    for (Index n = 0; n + 1 < stretches; n++) {
+        const real* from = starts + (BACK ? stretches - 1 - n : n) * pitch + i;
+        real* to = starts + (BACK ? stretches - 2 - n : n + 1) * pitch + i;
+        real next[N], lost = 0;
+        #pragma unroll
+        for (int a = 0; a < N; a++) {
+            next[a] = from[(N + a) * entries];
+            #pragma unroll
+            for (int c = 0; c < N; c++) {
+                if (change[c] != 0) next[a] += from[(2 * N + a * N + c) * entries] * change[c];
+            }
+            lost += next[a] - next[a];  // 0, or NaN
+        }
+        #pragma unroll
+        for (int a = 0; a < N; a++) {
+            next[a] += lost;
+            change[a] = next[a] - to[a * entries];
+            to[a * entries] = next[a];
+            const real by = abs(change[a]), large = abs(next[a]);
+            most = by > most || by != by ? by : most;
+            size = large > size ? large : size;
+        }
+    }
+    if (moved) {
+        moved[i] = most;
+        moved[entries + i] = size;
+    }
+}
+
 // The sum of every 8th row of a column, for each of 8 threads: the first from row 0 on, the next from row 1.
 template <class Entry>
 __device__ inline real every_8th(const Entry* column, const Index rows, const Index pitch) {
@@ -91,30 +157,78 @@ __device__ inline real over_threads(const real total) {
     return part[0][threadIdx.x];
 }
 
+// Stretches of the next kernel but one to first order: what each makes of what it begins with.
+extern "C" __global__ void sru_forward_3_linearized(
+        const Index stretches, const Index count, const Index known, WriteReal starts, const Index B,
+        const Index T, const Index H, Read gates, Read b_, Read c, Read v,
+        const bool* __restrict__ finished) {
+    const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= stretches * B * H) return;
+    const Index k = i % H, b = i % (B * H) / H;
+    const Index s = i / (B * H), pitch = 3 * B * H, own = s * pitch + i % (B * H);
+    const auto [begin, stop] = steps_of_stretch(s, count, 0, T);
+    const Index end = steps_of(finished, B, b, begin, stop);
+
+    const real b_f = b_[k];
+    const real v_f = v[k];
+    Index at = b;
+    real c_ = known ? starts[own] : real(c[at * H + k]);
+    if (!known) starts[own] = c_;
+    real c_by_c = 1;
+
+    at = begin * B + b;
+    constexpr Index ahead = steps_ahead(2);
+    Ahead<ahead, storage> W_f_x_ahead(&gates[at * (3 * H) + H + k], B * 3 * H, end - begin);
+    Ahead<ahead, storage> u_ahead(&gates[at * (3 * H) + k], B * 3 * H, end - begin);
+    #pragma unroll ahead
+    for (Index t = begin; t < end; t++, at += B) {
+        const real W_f_x = W_f_x_ahead.take();
+        const real u = u_ahead.take();
+
+        const real f = sigmoid(W_f_x + b_f + c_ * v_f);
+        const real c_next = u * (1 - f) + c_ * f;
+        const real c_by_c_now = v_f * (1 - f) * f * (c_ - u) + f;
+        const real c_by_c_next = c_by_c * c_by_c_now;
+        c_ = c_next;
+        c_by_c = c_by_c_next;
+    }
+    starts[own + B * H] = c_;
+    starts[own + 2 * B * H] = c_by_c;
+}
+
+// What each stretch begins with, of what the one before it makes of its own beginning.
+extern "C" __global__ void sru_forward_3_starts(
+        const Index stretches, const Index entries, WriteReal starts, WriteReal moved) {
+    hand_on<1, false>(stretches, entries, starts, moved);
+}
+
 // f = sigmoid(W_f @ x + v_f * c + b_f)
 // r = sigmoid(W_r @ x + v_r * c + b_r)
 // c' = f * c + u * (1 - f)
 // h = alpha * (1 - r) * x + r * c'
-extern "C" __global__ void sru_forward_1(
-        const Index B, const Index T, const Index H, Write gates, Read b_, Write c, Read v, Read x,
-        Write h, const bool* __restrict__ finished) {
+extern "C" __global__ void sru_forward_3(
+        const Index stretches, const Index count, ReadReal starts, const Index B, const Index T,
+        const Index H, Write gates, Read b_, Write c, Read v, Read x, Write h,
+        const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= B * H) return;
-    const Index k = i % H, b = i / H;
-    const Index end = steps_of(finished, B, b, 0, T);
+    if (i >= stretches * B * H) return;
+    const Index k = i % H, b = i % (B * H) / H;
+    const Index s = i / (B * H), pitch = 3 * B * H, own = s * pitch + i % (B * H);
+    const auto [begin, stop] = steps_of_stretch<false>(s, stretches, count, 0, T, starts, own, pitch);
+    const Index end = steps_of(finished, B, b, begin, stop);
 
     const real b_f = b_[k], b_r = b_[H + k];
     const real v_f = v[k], v_r = v[H + k];
-    Index at = b;
-    real c_ = c[at * H + k];
+    Index at = begin * B + b;
+    real c_ = starts ? starts[own] : real(c[at * H + k]);
 
     constexpr Index ahead = steps_ahead(4);
-    Ahead<ahead, storage> W_f_x_ahead(&gates[at * (3 * H) + H + k], B * 3 * H, end);
-    Ahead<ahead, storage> W_r_x_ahead(&gates[at * (3 * H) + 2 * H + k], B * 3 * H, end);
-    Ahead<ahead, storage> u_ahead(&gates[at * (3 * H) + k], B * 3 * H, end);
-    Ahead<ahead, storage> x_ahead(&x[at * H + k], B * H, end);
+    Ahead<ahead, storage> W_f_x_ahead(&gates[at * (3 * H) + H + k], B * 3 * H, end - begin);
+    Ahead<ahead, storage> W_r_x_ahead(&gates[at * (3 * H) + 2 * H + k], B * 3 * H, end - begin);
+    Ahead<ahead, storage> u_ahead(&gates[at * (3 * H) + k], B * 3 * H, end - begin);
+    Ahead<ahead, storage> x_ahead(&x[at * H + k], B * H, end - begin);
     #pragma unroll ahead
-    for (Index t = 0; t < end; t++, at += B) {
+    for (Index t = begin; t < end; t++, at += B) {
         const real W_f_x = W_f_x_ahead.take();
         const real W_r_x = W_r_x_ahead.take();
         const real u = u_ahead.take();
@@ -129,7 +243,7 @@ extern "C" __global__ void sru_forward_1(
         h[at * H + k] = real(1.7320508075688772) * x_ * (1 - r) + r * c_next;
         c_ = c_next;
     }
-    for (Index t = end; t < T; t++, at += B) {
+    for (Index t = end; t < stop; t++, at += B) {
         gates[at * (3 * H) + H + k] = 0;
         gates[at * (3 * H) + 2 * H + k] = 0;
         c[(at + B) * H + k] = c_;
@@ -179,34 +293,89 @@ extern "C" __global__ void sru_backward_2(
     else if (k < 2 * H) d_v[H + k - H] = total;
 }
 
-// Computes d_f, d_u, d_c, total_d_f and total_g_v_f.
-extern "C" __global__ void sru_backward_4(
-        const Index B, const Index T, const Index H, Write d_c, Read d_y, Read gates, Read c,
-        Write d_gates, Read v, WriteReal totals, const bool* __restrict__ finished) {
+// Stretches of the next kernel but one to first order: what each makes of what it begins with.
+extern "C" __global__ void sru_backward_6_linearized(
+        const Index stretches, const Index count, const Index known, WriteReal starts, const Index B,
+        const Index T, const Index H, Read d_c, Read d_y, Read gates, Read c, Read d_gates, Read v,
+        const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= B * H) return;
-    const Index k = i % H, b = i / H;
-    const Index end = steps_of(finished, B, b, 0, T);
+    if (i >= stretches * B * H) return;
+    const Index k = i % H, b = i % (B * H) / H;
+    const Index s = i / (B * H), pitch = 3 * B * H, own = s * pitch + i % (B * H);
+    const auto [begin, stop] = steps_of_stretch(s, count, 0, T);
+    const Index end = steps_of(finished, B, b, begin, stop);
 
     const real v_f = v[k], v_r = v[H + k];
-    real d_c_later = d_c[b * H + k];
+    real d_c_later = known ? starts[own] : real(d_c[b * H + k]);
+    if (!known) starts[own] = d_c_later;
+    real d_c_by_d_c = 1;
+
+    Index at = (end - 1) * B + b;
+    constexpr Index ahead = steps_ahead(6);
+    Ahead<ahead, storage> d_y_ahead(&d_y[at * H + k], -B * H, end - begin);
+    Ahead<ahead, storage> r_ahead(&gates[at * (3 * H) + 2 * H + k], -B * 3 * H, end - begin);
+    Ahead<ahead, storage> c_ahead(&c[at * H + k], -B * H, end - begin);
+    Ahead<ahead, storage> f_ahead(&gates[at * (3 * H) + H + k], -B * 3 * H, end - begin);
+    Ahead<ahead, storage> u_ahead(&gates[at * (3 * H) + k], -B * 3 * H, end - begin);
+    Ahead<ahead, storage> d_r_ahead(&d_gates[at * (3 * H) + 2 * H + k], -B * 3 * H, end - begin);
+    #pragma unroll ahead
+    for (Index t = end; t > begin; t--, at -= B) {
+        const real d_y_ = d_y_ahead.take();
+        const real r = r_ahead.take();
+        const real c_ = c_ahead.take();
+        const real f = f_ahead.take();
+        const real u = u_ahead.take();
+        const real d_r = d_r_ahead.take();
+
+        const real d_c_next = d_c_later + d_y_ * r;
+        const real d_f = d_c_next * (1 - f) * f * (c_ - u);
+        const real d_c_ = d_c_next * f + d_f * v_f + d_r * v_r;
+        const real d_c_by_d_c_now = (1 - f) * f * v_f * (c_ - u) + f;
+        const real d_c_by_d_c_next = d_c_by_d_c * d_c_by_d_c_now;
+        d_c_later = d_c_;
+        d_c_by_d_c = d_c_by_d_c_next;
+    }
+    starts[own + B * H] = d_c_later;
+    starts[own + 2 * B * H] = d_c_by_d_c;
+}
+
+// What each stretch begins with, of what the one before it makes of its own beginning.
+extern "C" __global__ void sru_backward_6_starts(
+        const Index stretches, const Index entries, WriteReal starts, WriteReal moved) {
+    hand_on<1, true>(stretches, entries, starts, moved);
+}
+
+// Computes d_f, d_u, d_c, total_d_f and total_g_v_f.
+extern "C" __global__ void sru_backward_6(
+        const Index stretches, const Index count, ReadReal starts, const Index B, const Index T,
+        const Index H, Write d_c, Read d_y, Read gates, Read c, Write d_gates, Read v, WriteReal totals,
+        const bool* __restrict__ finished) {
+    const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= stretches * B * H) return;
+    const Index k = i % H, b = i % (B * H) / H;
+    const Index s = i / (B * H), pitch = 3 * B * H, own = s * pitch + i % (B * H);
+    const auto [begin, stop] = steps_of_stretch<true>(s, stretches, count, 0, T, starts, own, pitch);
+    const Index end = steps_of(finished, B, b, begin, stop);
+
+    const real v_f = v[k], v_r = v[H + k];
+    real d_c_later = starts ? starts[own] : real(d_c[b * H + k]);
     real total_d_f = 0;
     real total_g_v_f = 0;
 
-    Index at = (T - 1) * B + b;
-    for (Index t = T; t > end; t--, at -= B) {
+    Index at = (stop - 1) * B + b;
+    for (Index t = stop; t > end; t--, at -= B) {
         d_gates[at * (3 * H) + H + k] = 0;
         d_gates[at * (3 * H) + k] = 0;
     }
     constexpr Index ahead = steps_ahead(6);
-    Ahead<ahead, storage> d_y_ahead(&d_y[at * H + k], -B * H, end);
-    Ahead<ahead, storage> r_ahead(&gates[at * (3 * H) + 2 * H + k], -B * 3 * H, end);
-    Ahead<ahead, storage> f_ahead(&gates[at * (3 * H) + H + k], -B * 3 * H, end);
-    Ahead<ahead, storage> c_ahead(&c[at * H + k], -B * H, end);
-    Ahead<ahead, storage> u_ahead(&gates[at * (3 * H) + k], -B * 3 * H, end);
-    Ahead<ahead, storage> d_r_ahead(&d_gates[at * (3 * H) + 2 * H + k], -B * 3 * H, end);
+    Ahead<ahead, storage> d_y_ahead(&d_y[at * H + k], -B * H, end - begin);
+    Ahead<ahead, storage> r_ahead(&gates[at * (3 * H) + 2 * H + k], -B * 3 * H, end - begin);
+    Ahead<ahead, storage> f_ahead(&gates[at * (3 * H) + H + k], -B * 3 * H, end - begin);
+    Ahead<ahead, storage> c_ahead(&c[at * H + k], -B * H, end - begin);
+    Ahead<ahead, storage> u_ahead(&gates[at * (3 * H) + k], -B * 3 * H, end - begin);
+    Ahead<ahead, storage> d_r_ahead(&d_gates[at * (3 * H) + 2 * H + k], -B * 3 * H, end - begin);
     #pragma unroll ahead
-    for (Index t = end; t > 0; t--, at -= B) {
+    for (Index t = end; t > begin; t--, at -= B) {
         const real d_y_ = d_y_ahead.take();
         const real r = r_ahead.take();
         const real f = f_ahead.take();
@@ -224,13 +393,13 @@ extern "C" __global__ void sru_backward_4(
         d_gates[at * (3 * H) + k] = d_c_next * not_f;  // d_u
         d_c_later = d_c_;
     }
-    d_c[b * H + k] = d_c_later;
-    totals[b * (2 * H) + k] = total_d_f;
-    totals[b * (2 * H) + H + k] = total_g_v_f;
+    if (begin == 0) d_c[b * H + k] = d_c_later;
+    totals[(s * B + b) * (2 * H) + k] = total_d_f;
+    totals[(s * B + b) * (2 * H) + H + k] = total_g_v_f;
 }
 
 // The sums of total_d_f and total_g_v_f over 256 rows each.
-extern "C" __global__ void sru_backward_5_parts(
+extern "C" __global__ void sru_backward_7_parts(
         const Index rows, WriteReal parts, const Index H, ReadReal totals) {
     const Index k = (Index)blockIdx.y * 32 + threadIdx.x, first = (Index)blockIdx.x * 256;
     const Index count = rows - first < 256 ? rows - first : 256;
@@ -243,7 +412,7 @@ extern "C" __global__ void sru_backward_5_parts(
 }
 
 // The sums of total_d_f and total_g_v_f over all rows, from those over 256.
-extern "C" __global__ void sru_backward_5(
+extern "C" __global__ void sru_backward_7(
         const Index count, ReadReal parts, const Index H, Write d_b, Write d_v) {
     const Index k = (Index)blockIdx.x * 32 + threadIdx.x;
 
@@ -253,7 +422,7 @@ extern "C" __global__ void sru_backward_5(
     else if (k < 2 * H) d_v[k - H] = total;
 }
 
-extern "C" __global__ void sru_backward_7(
+extern "C" __global__ void sru_backward_9(
         const Index rows, const Index H, Write d_x, Read d_w_x_2, Read d_y, Read gates) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;

@@ -314,14 +314,17 @@ def every_step(params, steps):
             np.copyto(c_next, c, where=finished_t)
 
 
-def by_stretch(stretches: int, count: int, finished: Any, *arrays: np.ndarray) -> list[Any]:
+def by_stretch(stretches, count, finished, *arrays, back=False):
     """Views of arrays, (T, ...), that have a step of all stretches after the other: (count, stretches, ...).
 
-    Where sequences are over is the last of them.
+    The stretches are those of the first steps; `back`, of the last ones, which then come first. Where
+    sequences are over is the last of the arrays.
     """
     whole = arrays if finished is None else (*arrays, finished)
-    parts = (array[: stretches * count].reshape(stretches, count, *array.shape[1:]) for array in whole)
-    steps = [part.swapaxes(0, 1) for part in parts]
+    done = stretches * count
+    parts = [array[len(array) - done :] if back else array[:done] for array in whole]
+    steps = [part.reshape(stretches, count, *part.shape[1:]).swapaxes(0, 1) for part in parts]
+    steps = [part[::-1] for part in steps] if back else steps
     return steps if finished is not None else [*steps, [None] * count]
 
 
@@ -330,12 +333,130 @@ def largest(*arrays: np.ndarray) -> float:
     return np.max([(array.max(), -array.min()) for array in arrays])
 
 
+def scan_back(params, finished, T, d_c, c, gates, d_y, d_gates, d_gates_2):
+    """Take the last steps back, of many stretches side by side; return how many these are.
+
+    A step back is linear in the gradients that it carries. So one run of all stretches, from 0 and with the
+    derivatives of what they end with by what they begin with, says how each hands them on to the one before
+    it; a second run begins with what it is handed, and is the loop's own. Where something is not finite on
+    the way, all steps are left to the loop.
+    """
+    stretches = min(int(T**0.5), max(2, 2**14 // d_c.size))  # so few that their arrays stay in the cache
+    if stretches < 2:
+        return 0
+    count = T // stretches
+    last = (d_c,)
+    d_c, = (np.zeros((stretches, *d.shape), d.dtype) for d in last)
+    steps = by_stretch(stretches, count, finished, c, gates, d_y, d_gates, back=True)
+    d_c_next, d_c_by_d_c = linearized_back(params, d_c, steps)
+    for end, d in zip((d_c,), last, strict=True):
+        end[-1] = d
+    for k in range(stretches - 1, 0, -1):
+        d_c[k - 1] = d_c_next[k] + d_c_by_d_c[k] * d_c[k]
+    if not np.isfinite(largest(d_c)):
+        return 0
+    steps = by_stretch(stretches, count, finished, c, gates, d_y, d_gates, d_gates_2, back=True)
+    every_step_back(params, d_c, steps)
+    for d, first in zip(last, (d_c,), strict=True):
+        d[...] = first[0]
+    return stretches * count
+
+
+def linearized_back(params, d_c, steps):
+    """Run all stretches back; return what they end with, and its derivatives by what they begin with."""
+    H, = measure(params)
+    stretches, B, dtype = len(d_c), d_c.shape[1], d_c.dtype
+    _, _, v = params
+    d_c_by_d_c_now, d_c_next, d_c_by_d_c_next = (np.empty((stretches, B, H), dtype) for _ in range(3))
+    d_c = d_c.copy()
+    d_c_by_d_c = np.ones_like(d_c)
+    s, s_2, s_3 = (np.empty((stretches, B, H), dtype) for _ in range(3))
+    v_f = v[:H]
+    for c, gates, d_y, d_gates, finished_t in zip(*steps, strict=True):
+        f_all = gates[:, 1]
+
+        # d_c = (1 - f) * f * v_f * (c - u) * (d_c + d_y * r) + d_r * v_r + f * (d_c + d_y * r)
+        np.multiply(d_y, gates[:, 2], out=s)
+        s += d_c
+        np.subtract(1, f_all, out=s_2)
+        np.subtract(c, gates[:, 0], out=s_3)
+        s_2 *= s_3
+        s_2 *= f_all
+        np.multiply(s, f_all, out=d_c_next)
+        np.multiply(s, s_2, out=s_3)
+        s_3 *= v_f
+        d_c_next += s_3
+        np.multiply(d_gates[..., 2 * H :], v[H:], out=s)
+        d_c_next += s
+
+        # d_c_by_d_c_now = (1 - f) * f * v_f * (c - u) + f
+        np.multiply(s_2, v_f, out=d_c_by_d_c_now)
+        d_c_by_d_c_now += f_all
+
+        # d_c_by_d_c_next = d_c_by_d_c * d_c_by_d_c_now
+        np.multiply(d_c_by_d_c, d_c_by_d_c_now, out=d_c_by_d_c_next)
+
+        if finished_t is not None:
+            np.copyto(d_c_next, d_c, where=finished_t)
+            np.copyto(d_c_by_d_c_next, d_c_by_d_c, where=finished_t)
+        d_c, d_c_next = d_c_next, d_c
+        d_c_by_d_c, d_c_by_d_c_next = d_c_by_d_c_next, d_c_by_d_c
+    return d_c, d_c_by_d_c
+
+
+def every_step_back(params, d_c, steps):
+    """Take the steps of all stretches back as the loop does, in place."""
+    H, = measure(params)
+    stretches, B, dtype = len(d_c), d_c.shape[1], d_c.dtype
+    _, _, v = params
+    k_gates = np.empty((stretches, 2, B, H), dtype)  # k_u, k_f
+    s = np.empty((stretches, B, H), dtype)
+    s_2 = np.empty((stretches, 2, B, H), dtype)
+    k_f_all = k_gates[:, 1]
+    for c, gates, d_y, d_gates, d_gates_2, finished_t in zip(*steps, strict=True):
+        f_all = gates[:, 1]
+        d_uf_all = d_gates[..., : 2 * H].reshape(stretches, B, 2, H).swapaxes(1, 2)
+
+        if finished_t is not None:  # a finished sequence hands its gradient on as it is
+            kept_c = d_c.copy()
+            np.copyto(d_c, 0, where=finished_t)
+
+        # k_f = (1 - f) * f * (c - u)
+        # k_u = 1 - f
+        np.subtract(1, f_all[:, None], out=k_gates)
+        np.subtract(c, gates[:, 0], out=s)
+        k_f_all *= s
+        k_f_all *= f_all
+
+        # d_c += d_y * r
+        np.multiply(d_y, gates[:, 2], out=s)
+        d_c += s
+
+        # d_f = d_c * (1 - f) * f * (c - u)
+        # d_u = d_c * (1 - f)
+        np.multiply(d_c[:, None], k_gates, out=d_uf_all)
+
+        np.multiply(d_gates[..., H : 2 * H], c, out=d_gates_2[..., :H])  # g_v_f = d_f * c
+
+        # d_c = d_c * f + d_f * v_f + d_r * v_r
+        d_c *= f_all
+        np.multiply(d_gates[..., H:].reshape(stretches, B, 2, H).swapaxes(1, 2), v.reshape(2, 1, H), out=s_2)
+        d_c += s_2[:, 0]
+        d_c += s_2[:, 1]
+
+        if finished_t is not None:
+            np.copyto(d_c, kept_c, where=finished_t)
+
+
 @np.errstate(all="ignore")
-def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
+def backward(
+    params: Params, tape: Tape, d_y: Any, d_final: States | None = None, *, parallel: bool = False,
+) -> Grads:
     """Pull gradients back through a run of `forward`.
 
     d_y: the gradient of the outputs, (T, B, H); None where only the final states count.
     d_final: the gradient of the final states; None for 0.
+    parallel: True to take the steps back of many stretches at once (see `scan_back`), whatever `forward` did.
     """
     H, = measure(params)
     if not isinstance(tape, Tape):
@@ -387,7 +508,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     v_rows = np.tile(v.reshape(2, 1, H), (B, 1))
     s_3_part, s_3_part_2 = s_3[0], s_3[1]
     ends = [None] * T if finished is None else finished
-    for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
+    done = 0
+    if parallel and B:
+        done = scan_back(params, finished, T, d_c, c[:-1], gates, d_y, d_gates, d_gates_2)
+    for ts in chunks(T - done, B * H):  # a few steps at a time, from the last ones to the first
         steps = ts.stop - ts.start
         k_gates = np.empty((steps, 2, B, H), dtype)  # k_u, k_f
         s_ts = np.empty((steps, B, H), dtype)

@@ -110,6 +110,10 @@ def ours(tmp_path_factory):
     return {name: imported(written(cell, "numpy", folder)) for name, cell in OURS.items()}
 
 
+def has_back(module):
+    return "parallel" in inspect.signature(module.backward).parameters
+
+
 def assert_like_the_loop(point, tolerance=1e-10):
     """Outputs, final states, all that the tape holds, and gradients; how many iterations it took."""
     y, final, tape = forward(point, True)
@@ -127,7 +131,17 @@ def assert_like_the_loop(point, tolerance=1e-10):
     )
     for name, gradient in wanted.items():
         assert_close(grads[name], gradient, 10 * tolerance, name)
+    assert_back_like_the_loop(point, tape, d_y, d_final)
     return found.iterations
+
+
+def assert_back_like_the_loop(point, tape, d_y, d_final, tolerance=1e-12):
+    """Gradients with the steps back of many stretches at once; twice, since the tape is not consumed."""
+    wanted = named(point, point.module.backward(point.params, tape, d_y, d_final))
+    for _ in range(2 * has_back(point.module)):
+        grads = named(point, point.module.backward(point.params, tape, d_y, d_final, parallel=True))
+        for name, gradient in wanted.items():
+            assert_close(grads[name], gradient, tolerance, name)
 
 
 # ---------------------------------------------------------------------------------------------- which cells
@@ -138,6 +152,7 @@ def test_cells_have_it_whose_states_wait_for_states_by_arithmetic_alone(module_o
     has = "parallel" in inspect.signature(module_of(name).forward).parameters
     assert has == (name in PARALLEL)
     assert has == ("iterations" in module_of(name).Tape._fields)
+    assert has == has_back(module_of(name))
 
 
 def test_the_text_of_other_cells_says_nothing_of_it():
@@ -168,6 +183,13 @@ def test_matrices_numbers_and_cut_gradients_too(ours, name, lengths):
     assert assert_like_the_loop(point) > 0
 
 
+def test_a_gradient_that_is_a_sum_over_units_waits_in_the_loop(ours):
+    """That of a state which others of another size wait for."""
+    without = [name for name, module in ours.items() if not has_back(module)]
+    assert without == ["matrix", "side_by_side", "number"]
+    assert plan(OURS["matrix"], arrays=True).newton_back is None
+
+
 @pytest.mark.parametrize("name", [name for name in PARALLEL if name in BUILTIN])
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-10), ("float32", 1e-5)])
 def test_a_thousand_steps_take_at_most_six_iterations(module_of, name, dtype, tolerance):
@@ -185,6 +207,10 @@ def test_a_thousand_steps_take_at_most_six_iterations(module_of, name, dtype, to
     grads, wanted = (module.unpack(module.backward(params, t, d_y).params) for t in (found, tape))
     for key, gradient in wanted.items():
         assert_close(grads[key], gradient, 10 * tolerance, key)
+    at_once = module.backward(params, tape, d_y, parallel=True)
+    exact = 1e-12 if dtype == "float64" else 1e-5
+    for key, gradient in module.unpack(at_once.params).items():
+        assert_close(gradient, wanted[key], exact, key)
 
 
 @pytest.mark.parametrize("name", ["brc", "paralstm", "lru", "griffin"])
@@ -266,6 +292,20 @@ def test_complex_numbers_take_the_loop(module_of):
     found, _, tape = point.module.forward(point.params, x, parallel=True)
     assert tape.iterations == 0
     np.testing.assert_array_equal(found, y)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_gradients_that_are_not_finite_are_left_to_the_loop(ours):
+    """Also where derivatives grow beyond all numbers, and meet a gradient of 0."""
+    point = point_of(OURS["exploding"], ours["exploding"], steps=200)
+    module = ours["exploding"]
+    y, _, tape = module.forward(point.params, 1e3 * point.x)
+    d_y = np.zeros_like(y)
+    for gradient in (d_y, np.where(np.arange(200)[:, None, None] == 3, np.nan, d_y)):
+        wanted = named(point, module.backward(point.params, tape, gradient))
+        found = named(point, module.backward(point.params, tape, gradient, parallel=True))
+        for name, value in wanted.items():
+            np.testing.assert_array_equal(found[name], value, name)
 
 
 # ---------------------------------------------------------------------------------------------- the plan

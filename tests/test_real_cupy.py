@@ -16,6 +16,13 @@ PARTS = {
     "matrices": ("tests/test_cupy_matrices.py", "-m", "not slow"),
     "storage": ("tests/test_cupy_modules.py", "-m", "slow", "-k", "sixteen_bits"),
     "further cells": ("tests/test_cupy_modules.py", "-m", "slow", "-k", "every_cell_of_the_tests"),
+    "stretches": (
+        "tests/test_stretches.py",
+        "-m",
+        "not slow",
+        "-k",
+        "any_shape or thousand or finite or bits_s",
+    ),
     "layers": ("tests/test_layers.py", "-k", "cupy or backend"),
     "CuPy itself": ("tests/real_cupy",),
 }

@@ -15,7 +15,7 @@ FOUR = ("lru", "sru", "griffin", "paralstm")  # two states, an extra use of x, a
 
 
 def run(
-    module: ModuleType, name: str, put: Any, shape: tuple[int, int, int], lengths: Any
+    module: ModuleType, name: str, put: Any, shape: tuple[int, int, int], lengths: Any, **parallel: bool
 ) -> dict[str, np.ndarray]:
     """All that forward and backward return."""
     (steps, batch, hidden), rng, reference = shape, np.random.default_rng(0), REFERENCES[name]
@@ -30,8 +30,8 @@ def run(
     given = {s: normal(steps, batch, *widths[s]) for s in ("x", *reference.inputs)}
     d_y = [normal(steps, batch, *widths[s]) for s in reference.outputs]
     d_final = module.States(*(normal(batch, *widths[s]) for s in reference.states))
-    y, final, tape = module.forward(params, given.pop("x"), lengths=lengths, **given)
-    grads = module.backward(params, tape, tuple(d_y) if len(d_y) > 1 else d_y[0], d_final)
+    y, final, tape = module.forward(params, given.pop("x"), lengths=lengths, **given, **parallel)
+    grads = module.backward(params, tape, tuple(d_y) if len(d_y) > 1 else d_y[0], d_final, **parallel)
     found = [*outputs_of(y), *final, *grads.params, *grads[1:-1], *grads.initial]
     return {str(k): a if isinstance(a, np.ndarray) else a.get() for k, a in enumerate(found)}
 

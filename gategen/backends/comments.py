@@ -17,6 +17,7 @@ from gategen.graph import Pointwise, Value
 from gategen.plan import (
     FIRST_STEP,
     NEWTON,
+    NEWTON_BACK,
     START_STATES,
     InBuffer,
     Kernel,
@@ -81,6 +82,8 @@ def comments(plan: Plan, rule: Rule) -> tuple[Comments, Comments]:
         step = plan.step.forward
         there, here = (forward_comments(cell, s, cell.equations, step) for s in (step, rule.backward))
         return there, Comments({**back.lines, **here.lines}, {})
+    if rule.name == NEWTON_BACK:  # of the loop too
+        return formulas(plan.step, plan.step.backward), back
     equations = {FIRST_STEP: cell.first, START_STATES: ()}.get(rule.name, cell.equations)
     return forward_comments(cell, rule.forward, equations), back
 

@@ -56,6 +56,7 @@ class Function:
     unpacked: str = ""  # names for the fields of `params`; empty where the lines read none
     unpacked_dots: str = ""  # the same for those of a direction
     weights: tuple[str, ...] = ()  # lines that make those that are computed
+    stretches: str = ""  # the line that says how many of these run side by side, in one loop
 
     @property
     def code(self) -> Iterator[str]:
@@ -151,7 +152,7 @@ def function(module: Module, way: Way, host: Hosts) -> Function:
         ahead=ahead.written,
         loop=loop.written,
         after=after.written,
-        chunked=bool(schedule.ahead),
+        chunked=module.few_steps(way),
         head=loop.head if loop.text or aside or kept else "",
         once=once.text,
         blocks=blocks,
@@ -161,6 +162,7 @@ def function(module: Module, way: Way, host: Hosts) -> Function:
         updates=updates,
         outputs=outputs,
         memory=own_memory(module, schedule),
+        stretches=module.stretches(way),
     )
     return fitted(module, made)
 
@@ -182,7 +184,9 @@ def one_step(module: Module, way: Way, host: Hosts) -> Function:
 def own_memory(module: Module, schedule: Schedule, rows: bool = False) -> tuple[Array, ...]:
     """The buffers a function makes for itself: all but inputs, states and carries."""
     made = (
-        b for b in schedule.buffers if b.kind in ("row", "time", "static") and b.name not in schedule.passing
+        b
+        for b in schedule.buffers
+        if b.kind in ("row", "time", "static", "stretch") and b.name not in schedule.passing
     )
     return tuple(array_of(module, b, rows=rows) for b in made)
 
@@ -342,6 +346,7 @@ def context(module: Module, host: Hosts) -> dict[str, object]:
         "first_targets": ["_" if name in unread else name for name in targets],
         "start": start,
         "newton": None,
+        "newton_back": None,
         "quick": quick_step(module, host) if module.target.numpy else None,
         **weights_context(module),
         "views": beside_others(module, backward),
@@ -383,7 +388,7 @@ def needed_helpers(module: Module) -> dict[str, object]:
         tiles project product row_sum row_max running_sum column_sums apart
         by_block blockwise blockwise_back blockwise_sum
         along_rows down_columns over_matrices over_lanes over_threads through_time
-        all_steps one_launch row_by_row steps_of lanes_of
+        all_steps one_launch row_by_row steps_of lanes_of stretches newton
     """
     return {
         "helpers": {name: name in module.helpers for name in names.split()},

@@ -572,6 +572,7 @@ class Signature:
     buffers: Buffers | None
     ruled: bool  # whether there is a rule of its own for states that nobody gave
     parallel: bool  # whether `forward` can find the states of all steps at once
+    parallel_back: bool  # whether `backward` can find the gradients that it carries so
 
 
 def signature(module: Module) -> Signature:
@@ -598,7 +599,8 @@ def signature(module: Module) -> Signature:
         states=tuple(state_record(module, s) for s in cell.states),
         buffers=buffers_of(module, sizes),
         ruled=len(module.plan.rules) > 1,
-        parallel=module.plan.newton is not None,
+        parallel=module.parallel,
+        parallel_back=module.parallel_back,
     )
 
 
@@ -620,7 +622,7 @@ def tape_items(module: Module, given: Signature) -> tuple[TapeItem, ...]:
         TapeItem("finished", f"{array} | None", "(T, B, 1) where a sequence is over"),
         TapeItem("given", "bool", "whether the caller gave the initial states"),
     ]
-    if plan.newton:
+    if given.parallel:
         items.append(TapeItem("iterations", "int", "of Newton's method; 0 where all steps went one by one"))
     if given.extra:
         items.append(TapeItem("constant", "list[str]", "inputs that were (B, size), constant in time"))
@@ -667,6 +669,7 @@ class Calls:
 
     init: str
     forward: str
+    backward: str
     step: str
     parameters: str  # the names of the arrays that `pack` expects
     parts: str  # `unpack` takes the fields apart
@@ -698,6 +701,7 @@ def calls_of(module: Module, given: Signature, passing: Passing) -> Calls:
     return Calls(
         init=init_head(given),
         forward=forward_head(given, passing.result),
+        backward=backward_head(given),
         step=step_head(given, result),
         parameters=parameters_of(given.fields),
         parts=tuple_call("parts = (", [f.parts for f in given.fields], WIDTH - 8),
@@ -790,6 +794,13 @@ def forward_head(given: Signature, result: Result) -> str:
     end = f") -> tuple[{result.type}, States, Tape | None]:"
     last = ["tape: Any = True", *(["parallel: bool = False"] if given.parallel else [])]
     return call("def forward(", [*fixed, *last, *further], end, WIDTH)
+
+
+def backward_head(given: Signature) -> str:
+    """The line that begins `backward`."""
+    arguments = ["params: Params", "tape: Tape", "d_y: Any", "d_final: States | None = None"]
+    further = ["*", "parallel: bool = False"] if given.parallel_back else []
+    return call("def backward(", [*arguments, *further], ") -> Grads:", WIDTH)
 
 
 def step_head(given: Signature, result: Result) -> str:

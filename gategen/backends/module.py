@@ -108,6 +108,25 @@ class Module(ABC):
             self.known_ways[rule.name] = Way(rule, rule.forward, there), Way(rule, rule.backward, back)
         return self.known_ways[rule.name]
 
+    @property
+    def parallel(self) -> bool:
+        """Whether `forward` can find the states of all steps at once."""
+        return self.plan.newton is not None
+
+    @property
+    def parallel_back(self) -> bool:
+        """Whether `backward` can find the gradients that it carries so."""
+        return self.plan.newton_back is not None
+
+    def stretches(self, way: Way) -> str:
+        """The line that says how many stretches of the steps run side by side, in one loop."""
+        return ""
+
+    def few_steps(self, way: Way) -> bool:
+        """Whether the loop goes over a few steps at once: some lines come before them, or some are done."""
+        back = self.plan.newton_back is not None and way.schedule is self.plan.step.backward
+        return back or bool(way.schedule.ahead)
+
     def carry(self, state: str, rule: Rule) -> str:
         """The name of the carried gradient of a state."""
         return self.carry_of(f"d_{state}", rule)
@@ -188,7 +207,9 @@ class Module(ABC):
 
     def shape(self, buffer: Buffer, rows: bool = False) -> str:
         """The shape of a buffer as text: `(T, B, 3 * H)`, or gate by gate unless it must be in `rows`."""
-        lead = {"state": "T + 1, ", "time": "T, ", "input": "T, "}.get(buffer.kind, "")
+        lead = {"state": "T + 1, ", "time": "T, ", "input": "T, ", "stretch": "stretches * "}.get(
+            buffer.kind, ""
+        )
         width = self.names.letter(buffer.axes) if buffer.axes else self.names.size(buffer.width)
         if buffer.kind == "static":
             return f"({width})" if buffer.axes else f"({width},)"

@@ -43,9 +43,11 @@ WORDS = frozenset(
     blockwise_back blockwise_sum apart
     weights weights_backward weights_jvp weights_backward_jvp precise stored accumulate
     along_rows down_columns over_matrices through_time
+    STRETCHES stretches_of along_stretches linear_starts newton_starts improve
     parallel newton iterated linearized every_step by_stretch stretches starts stops iterations done change
-    largest tolerance entries
+    largest tolerance entries scan_back linearized_back every_step_back back carries
     one_launch sharing cooperative alive needed BLOCKS ROWS CHUNK THREADS blocks limits
+    row_by_row row_blocks kept_numbers roomy
     """.split()
 ) | {*HELPERS, *keyword.kwlist, *dir(builtins), "where", "keep", "known"}
 
@@ -64,7 +66,7 @@ GLOBALS = frozenset(
     start_states forward launch kernel type_of here product row_sum row_max running_sum column_sums arithmetic
     in_parts
     run_c for_c ends_for_c weights weights_backward along_rows down_columns over_matrices
-    parallel newton
+    parallel newton stretches_of along_stretches linear_starts newton_starts
     """.split()
 ) | {*HELPERS, *dir(builtins)}
 

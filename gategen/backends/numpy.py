@@ -33,12 +33,13 @@ from gategen.backends.instructions import slot_view as view_of
 from gategen.backends.interface import Array, array_of, empties, signature
 from gategen.backends.module import Module, OneStep, Target, Way
 from gategen.backends.names import Role, Scope
-from gategen.backends.newton import newton_record
+from gategen.backends.newton import STRETCHES, back_record, newton_record
 from gategen.backends.second import context as second_context
 from gategen.backends.sigmoids import beside_exact, beside_tanh, exact
 from gategen.graph import Pointwise, Value, axes, length
 from gategen.plan import (
     NEWTON,
+    NEWTON_BACK,
     Buffer,
     ColumnSum,
     Contraction,
@@ -84,7 +85,9 @@ def files(plan: Plan) -> dict[str, str]:
     """The module of a cell, by file name."""
     module = NumpyModule(plan)
     made = context(module, Lines)
-    made["newton"] = newton_record(module, Stretches, signature(module).measure)
+    measure = signature(module).measure
+    made["newton"] = newton_record(module, Stretches, measure)
+    made["newton_back"] = back_record(module, Stretches, measure)
     made |= needed_helpers(module)
     functions = helpers(module.helpers, CALLS.values())
     return {f"{plan.cell.name}_numpy.py": module_text({**made, "functions": functions})}
@@ -108,6 +111,8 @@ class Lines(Host):
     them. In the loop views of a step come from `steps`, which the loop runs over.
     """
 
+    all_steps = "T"
+
     def __init__(self, module: Module, way: Way, names: Scope, where: str) -> None:
         super().__init__(module, way, names, where)
         self.tiled: dict[tuple[str, str], tuple[str, str]] = {}  # names by matrix and result
@@ -119,7 +124,7 @@ class Lines(Host):
         self.nth: list[int] = []  # how many before each of them are as wide
         self.size: sp.Expr = sp.S.One  # of the values of the kernel at hand
         self.unit = 1  # the same as a number that can be compared
-        several = way.rule is module.plan.step or way.rule.name == NEWTON
+        several = way.rule is module.plan.step or way.rule.name in (NEWTON, NEWTON_BACK)
         self.alone = where == ONCE or not several  # whether there is one step alone
         self.by_gate: Mapping[str, int] = {} if self.alone else module.by_gate
         self.static = False  # whether the kernel at hand is for all rows alike
@@ -189,7 +194,7 @@ class Lines(Host):
     @property
     def head(self) -> str:
         """`for h_t, h_next in zip(h[:-1], h[1:], strict=True):`, or from the last step to the first."""
-        backwards, ahead = self.schedule.graph.backwards, self.schedule.ahead
+        backwards, ahead = self.schedule.graph.backwards, self.module.few_steps(self.way)
         late = f"[{self.late}:]" if self.starts_late else "[ts]" if ahead else ""
         sources = [*self.steps, f"ends{late}"]
         targets = ", ".join([*self.steps.values(), "finished_t"] if self.steps else ["(finished_t,)"])
@@ -287,7 +292,7 @@ class Lines(Host):
         if buffer and buffer.kind != "static":
             if n == 1 or buffer.name in self.by_gate:
                 return "{}"
-            steps = "T" if self.where == ALL or not self.schedule.ahead else "steps"
+            steps = self.all_steps if self.where == ALL or not self.schedule.ahead else "steps"
             lead, axes = ("", "0, 1") if buffer.kind == "row" else (f"{steps}, ", "1, 2")
             return f"{{}}.reshape({lead}B, {n}, {self.names.size(self.size)}).swapaxes({axes})"
         text = "{}" if n == 1 else f"{{}}.reshape({n}, 1, {self.names.size(self.size)})"
@@ -358,7 +363,7 @@ class Lines(Host):
             if self.where == AHEAD:
                 self.rooms[base] = array_of(self.module, buffer, "steps")
             return base if whole else f"{base}[:, {between}{inner}]"
-        if graph.backwards and self.schedule.ahead:
+        if graph.backwards and self.module.few_steps(self.way):
             base += "[1:]" if shift else ""
             return f"{base}[ts]" if whole else f"{base}[ts, {between}{inner}]"
         late = self.starts_late
@@ -644,6 +649,8 @@ class Stretches(Lines):
 
     `moving` are the names of arrays that another step has others of: their views are named at every step.
     """
+
+    all_steps = STRETCHES
 
     def __init__(self, module: Module, way: Way, names: Scope, moving: Set[str]) -> None:
         super().__init__(module, way, names, ALL)

@@ -173,6 +173,7 @@ def context(module: Module, host: Hosts) -> dict[str, object]:
         **vars(all_moving),
         "alone": False,
         "second": True,
+        "newton_back": None,
         "params_fields": "PARAMS",
         "params_type": "Any",
         "beside": name,

@@ -28,6 +28,7 @@ It knows no target language. `plan(cell)` runs the passes; each is a module that
 from gategen.plan.data import (
     FIRST_STEP,
     NEWTON,
+    NEWTON_BACK,
     START_STATES,
     STEP,
     Buffer,
@@ -40,6 +41,7 @@ from gategen.plan.data import (
     InField,
     InGradient,
     Kernel,
+    Linearized,
     MatMul,
     Newton,
     OuterSum,
@@ -68,6 +70,7 @@ from gategen.plan.text import stage_text, text
 __all__ = [
     "FIRST_STEP",
     "NEWTON",
+    "NEWTON_BACK",
     "START_STATES",
     "STEP",
     "Buffer",
@@ -80,6 +83,7 @@ __all__ = [
     "InField",
     "InGradient",
     "Kernel",
+    "Linearized",
     "MatMul",
     "Newton",
     "OuterSum",

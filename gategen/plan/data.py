@@ -85,6 +85,7 @@ class Buffer:
     "carry"   (B, width)     a state of which only the latest value is kept
     "time"    (T, B, width)  a value kept for every step
     "row"     (B, width)     a value that lives within one step
+    "stretch" (stretches * B, width)  the same for each of the stretches that a loop is cut into
     "static"  (width,)       one value for all steps
 
     A matrix of every row has a buffer for itself, with its `axes` in the place of the width.
@@ -280,11 +281,28 @@ class ColumnSum:
 
 
 @dataclass(frozen=True)
+class Linearized:
+    """A step of a loop to first order (`newton.py`): its states, and derivatives of them by those that a
+    stretch of the sequence begins with.
+
+    A carry is a value at the beginning of a step, and what takes its place for the next one. `slopes` has the
+    numbers of two states, of the later and of the earlier one, and the carry of that derivative. Where the
+    step is `linear`, this is all of it.
+    """
+
+    ops: tuple[Pointwise, ...]
+    states: tuple[tuple[Value, Value], ...]
+    slopes: tuple[tuple[tuple[int, int], tuple[Value, Value]], ...]
+    linear: bool
+
+
+@dataclass(frozen=True)
 class TimeLoop:
     """All steps of a loop of pointwise ops on values of one size, every entry of a row by itself.
 
     A carry is a value at the beginning of a step, and what takes its place for the next one. `stores` are
-    kept for every step; `sums` are values with their sums over the steps, a row for every sequence.
+    kept for every step; `sums` are values with their sums over the steps, a row for every sequence. Where it
+    is `linearized`, stretches of it can run side by side.
     """
 
     ops: tuple[Pointwise, ...]
@@ -292,6 +310,7 @@ class TimeLoop:
     carries: tuple[tuple[Value, Value], ...]
     stores: tuple[Value, ...]
     sums: tuple[tuple[Value, Value], ...]
+    linearized: Linearized | None = None
 
     @property
     def reads(self) -> tuple[Value, ...]:
@@ -386,9 +405,15 @@ class Schedule:
     def stages(self) -> tuple[Stage, ...]:
         return (*self.before, *self.ahead, *self.loop, *self.after)
 
+    @property
+    def linearized(self) -> Linearized | None:
+        """How stretches of its loop run side by side, of the first one that can (`loops.py`)."""
+        return next((s.linearized for s in self.after if isinstance(s, TimeLoop) and s.linearized), None)
+
 
 STEP, FIRST_STEP, START_STATES = "step", "first_step", "start_states"
-NEWTON = "newton"  # no rule of a plan: two programs for all steps at once, which share memory as a rule's do
+# no rules of a plan: two programs each for all steps at once, which share memory as a rule's do
+NEWTON, NEWTON_BACK = "newton", "newton_back"
 
 
 @dataclass(frozen=True)
@@ -437,6 +462,9 @@ class Newton:
     stretch: `carried` are these, behind the states in the order of `entries`, the names of the state after
     and of the one before. States that wait for none are `settled` before. Where the step is `linear`, one
     iteration is all.
+
+    Of steps back the states are the gradients that they carry, and `later` are states of the forward step as
+    they are behind it, by the names of their arrays.
     """
 
     rule: Rule
@@ -444,6 +472,7 @@ class Newton:
     settled: tuple[Carry, ...]
     entries: tuple[tuple[str, str], ...]
     linear: bool
+    later: tuple[tuple[str, str], ...] = ()
 
     @property
     def states(self) -> tuple[Carry, ...]:
@@ -477,7 +506,8 @@ class Plan:
     `computed` are further fields, which `weights` says how to make; of second derivatives `computed_dots` are
     their tangents, and `gradients` those fields whose gradients are needed beside their tangents.
 
-    `newton` says how all states can be found at once, where that is possible and was asked for.
+    `newton` says how all states can be found at once, where that is possible and was asked for, and
+    `newton_back` the same of the gradients that steps back carry.
     """
 
     cell: Cell
@@ -491,6 +521,7 @@ class Plan:
     computed_dots: tuple[Field, ...] = ()
     gradients: tuple[Field, ...] = ()
     newton: Newton | None = None
+    newton_back: Newton | None = None
 
     @property
     def every_field(self) -> tuple[Field, ...]:

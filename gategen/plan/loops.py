@@ -2,6 +2,9 @@
 
 A GPU then starts all steps at once: a thread keeps its entry of the states in registers, and adds up there
 what is summed over the steps. A loop in which entries wait for each other is left as it is.
+
+Stretches of such a loop can run side by side, where it is known what each makes of what it begins with. For
+a GPU that has more threads than a batch has entries, the loop says that too (`linearized`).
 """
 
 from __future__ import annotations
@@ -12,12 +15,14 @@ from itertools import accumulate
 
 import sympy as sp
 
-from gategen.graph import Builder, Pointwise, Value, fresh, length
+from gategen.graph import LOOP, Builder, Pointwise, Value, fresh, length
+from gategen.plan.analysis import Analysis
 from gategen.plan.data import (
     Buffer,
     ColumnSum,
     InBuffer,
     Kernel,
+    Linearized,
     Plan,
     Schedule,
     Slot,
@@ -25,13 +30,17 @@ from gategen.plan.data import (
     TimeLoop,
     adjacent,
 )
+from gategen.plan.newton import is_linear, linearized, reachable, slopes_of
 from gategen.plan.stages import alike, size_of
 
 
 def loops(plan: Plan) -> Plan:
     """The plan with both loops of the step as stages, where they can be."""
     step, *others = plan.rules
-    step = replace(step, forward=looped(step.forward, step.tape), backward=looped(step.backward))
+    forward, backward = looped(step.forward, step.tape), looped(step.backward)
+    if plan.of is None:
+        forward, backward = side_by_side(forward), side_by_side(backward)
+    step = replace(step, forward=forward, backward=backward)
     return replace(plan, rules=(step, *others), of=None if plan.of is None else loops(plan.of))
 
 
@@ -90,6 +99,43 @@ def by_kind(
         if not any(alike(value, other) for other in kinds):
             kinds.append(value)
             yield value, tuple(op for op in ops if alike(op.out, value))
+
+
+# ---------------------------------------------------------------------------------------------- stretches
+
+
+def side_by_side(schedule: Schedule) -> Schedule:
+    """The schedule with loops of which stretches can run side by side, if all can; forward, if it is one."""
+    loops = [s for s in schedule.after if isinstance(s, TimeLoop) and s.ops]
+    found = {loop: linearized_loop(schedule, loop) for loop in loops}
+    if not loops or not all(found.values()) or (len(loops) > 1 and not schedule.graph.backwards):
+        return schedule
+    after = (
+        replace(s, linearized=found[s]) if isinstance(s, TimeLoop) and s in found else s
+        for s in schedule.after
+    )
+    totals = {schedule.slot[total].home for loop in loops for _, total in loop.sums}
+    buffers = (replace(b, kind="stretch") if InBuffer(b.name) in totals else b for b in schedule.buffers)
+    return replace(schedule, after=tuple(after), buffers=tuple(buffers))
+
+
+def linearized_loop(schedule: Schedule, loop: TimeLoop) -> Linearized | None:
+    """A step of a loop to first order; None where some state that it carries forward waits for none."""
+    graph, analysis = schedule.graph, Analysis(schedule.graph)
+    states = [c for c in graph.states if c.current in dict(loop.carries)]
+    settled = [c for c in states if analysis.level.get(c.next) != LOOP]
+    if not states or (settled and not graph.backwards):
+        return None
+    slopes = slopes_of(analysis, states)
+    made, carried = linearized(analysis, states, slopes)
+    ops = tuple(op for op in made.ops if isinstance(op, Pointwise))
+    pairs = tuple((c.current, c.next) for c in carried)
+    numbers = {c.name: k for k, c in enumerate(states)}
+    places = tuple((numbers[after], numbers[first]) for after, first in reachable(slopes.entries))
+    linear = graph.backwards or is_linear(analysis, states)
+    return Linearized(
+        ops, pairs[: len(states)], tuple(zip(places, pairs[len(states) :], strict=True)), linear
+    )
 
 
 # ---------------------------------------------------------------------------------------------- sums

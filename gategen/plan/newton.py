@@ -16,11 +16,14 @@ the states on, and their derivatives by those at the beginning of the stretch, a
 own step. The derivatives are taken op by op, as `tangent` does, of what is computed: `stop_gradient` and
 `surrogate` say otherwise of gradients alone. What stretches there are and how a scan is done is left to
 backends.
+
+A step back is linear in the gradients that it carries, whatever the cell: the same two programs of it find
+these in one iteration, from 0.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -32,13 +35,14 @@ from gategen.graph.tangent import factored
 from gategen.plan.analysis import Analysis
 from gategen.plan.classify import affine, as_computed
 from gategen.plan.compose import in_lines
-from gategen.plan.data import NEWTON, Buffer, InBuffer, Newton, Rule, Schedule, Slot
+from gategen.plan.data import NEWTON, NEWTON_BACK, Buffer, InBuffer, Newton, Rule, Schedule, Slot
 from gategen.plan.layout import Layout
 from gategen.plan.place import place
 from gategen.plan.stages import draft
 from gategen.plan.write import write
 
 WAYS = "every_step", "linearized"
+WAYS_BACK = "every_step_back", "linearized_back"
 Some = TypeVar("Some", bound=Op)
 Entry = tuple[str, str]  # of a derivative: the names of the state after and of the one before
 
@@ -59,11 +63,9 @@ def newton(kind: str, analysis: Analysis, layout: Layout, step: Rule, taken: Ite
     }
     settled = tuple(c for c in analysis.graph.states if c not in waiting)
     own: list[Buffer] = []
-    for value in (*(c.next for c in settled), *apart(graph, step, carried, slopes)):
-        name = fresh(value.name, {*names, *(buffer.name for buffer in own)})
-        along = value.axes if value.wide else ()
-        own.append(Buffer(name, "time", length(value.size), (value.name,), (sp.S.Zero,), along))
-        known[value] = Slot(InBuffer(name), sp.S.Zero, value.size)
+    for value in (*(c.next for c in settled), *apart(graph, {*step.tape}, held, carried, slopes)):
+        own.append(alone(value, {*names, *(buffer.name for buffer in own)}))
+        known[value] = Slot(InBuffer(own[-1].name), sp.S.Zero, value.size)
     lent = (*map(at_once, step.forward.buffers), *own[: len(settled)])
     steps = draft(Analysis(graph))
     linear = write(steps, layout, place(steps, layout, (), known, {*names, *(buffer.name for buffer in own)}))
@@ -71,6 +73,49 @@ def newton(kind: str, analysis: Analysis, layout: Layout, step: Rule, taken: Ite
     after = {c.next: known[c.next] for c in analysis.graph.states}
     rule = Rule(NEWTON, every_step(step.forward, lent, after), linear, (), lent, WAYS)
     return Newton(rule, carried, settled, reachable(slopes.entries), is_linear(analysis, waiting))
+
+
+def newton_back(layout: Layout, step: Rule, taken: Iterable[str]) -> Newton | None:
+    """How the gradients that steps back carry are found at once, of a cell that has `newton`.
+
+    None where a state is of another size than one that it waits for: its gradient is a sum then.
+    """
+    schedule, states = step.backward, step.backward.graph.states
+    analysis = Analysis(schedule.graph)
+    if not arithmetic(analysis, states):
+        return None
+    slopes = slopes_of(analysis, states)
+    ahead = {v for stage in schedule.ahead for v in stage.writes}
+    graph, carried = linearized(analysis, states, slopes, ahead)
+    names = {*taken, *step.buffers}
+    later: dict[str, Buffer] = {}  # states behind the step, as arrays of their own
+    for slot in schedule.slot.values():
+        if isinstance(slot.home, InBuffer) and slot.shift and slot.home.name not in later:
+            name = fresh(f"{slot.home.name}_next", {*names, *(buffer.name for buffer in later.values())})
+            held = step.buffers[slot.home.name]
+            later[slot.home.name] = replace(held, name=name, kind="time", members=(name,))
+
+    def moved(slot: Slot) -> Slot:
+        return replace(slot, home=InBuffer(later[slot.home.name].name), shift=0) if slot.shift else slot
+
+    places = {v: moved(slot) for v, slot in schedule.slots}
+    known = {
+        v: places[v] for v in (*graph.inputs, *graph.parameters, *(c.current for c in carried)) if v in places
+    }
+    names |= {buffer.name for buffer in later.values()}
+    own: list[Buffer] = []
+    for value in apart(graph, set(), places, carried, slopes):
+        own.append(alone(value, {*names, *(buffer.name for buffer in own)}))
+        known[value] = Slot(InBuffer(own[-1].name), sp.S.Zero, value.size)
+    steps = draft(Analysis(graph))
+    linear = write(steps, layout, place(steps, layout, (), known, {*names, *(buffer.name for buffer in own)}))
+    linear = replace(linear, buffers=(*own, *linear.buffers))
+    lent = (*map(at_once, step.buffers.values()), *later.values())
+    whole = replace(schedule, before=(*schedule.ahead, *schedule.loop), ahead=(), loop=(), after=())
+    whole = replace(whole, buffers=lent, slots=tuple(places.items()))
+    rule = Rule(NEWTON_BACK, whole, linear, (), lent, WAYS_BACK)
+    shifted = tuple((name, buffer.name) for name, buffer in later.items())
+    return Newton(rule, carried, (), reachable(slopes.entries), True, shifted)
 
 
 # ---------------------------------------------------------------------------------------------- derivatives
@@ -142,9 +187,12 @@ def named(builder: Builder, total: sp.Expr, of: Value, wish: str) -> sp.Expr:
 
 
 def linearized(
-    analysis: Analysis, states: Sequence[Carry], slopes: Slopes
+    analysis: Analysis, states: Sequence[Carry], slopes: Slopes, ahead: Set[Value] = frozenset()
 ) -> tuple[Graph, tuple[Carry, ...]]:
-    """A step, and what it carries: the states, and their derivatives by those at the beginning."""
+    """A step, and what it carries: the states, and their derivatives by those at the beginning.
+
+    Of what waits for no state it computes what is there for a few steps alone (`ahead`).
+    """
     graph = analysis.graph
     builder = Builder({v.name for v in graph.values} | {op.out.name for op in slopes.ops})
     shapes = {carry.name: carry.next.shape for carry in states}
@@ -152,7 +200,12 @@ def linearized(
         (after, first): builder.value(f"{after}_by_{first}", shapes[after])
         for after, first in reachable(slopes.entries)
     }
-    carried = [*states]
+    loop = [op for op in graph.ops if analysis.level[op.out] == LOOP or op.out in ahead]
+    carried, made_here = [*states], {op.out for op in loop}
+    for k, carry in enumerate(states):
+        if carry.next not in made_here:  # it waits for none, and is in the memory of another
+            copied = builder.add(Pointwise(builder.copy(carry.next), carry.next))
+            carried[k] = replace(carry, next=copied)
     for (after, first), now in since.items():
         terms = (
             slopes.entries[after, via] * since[via, first]
@@ -161,7 +214,6 @@ def linearized(
         )
         value = builder.value(f"{now}_next", now.shape)
         carried.append(Carry(now.name, now, builder.add(Pointwise(value, sp.Add(*terms)))))
-    loop = [op for op in graph.ops if analysis.level[op.out] == LOOP]
     wanted = [carry.next for carry in carried]
     ops = reached((*loop, *slopes.ops, *builder.ops), wanted)
     made = {op.out for op in ops}
@@ -188,14 +240,15 @@ def reachable(entries: Iterable[Entry]) -> tuple[Entry, ...]:
     return tuple((a, b) for a in states for b in states if (a, b) in found)
 
 
-def apart(graph: Graph, step: Rule, carried: Sequence[Carry], slopes: Slopes) -> list[Value]:
+def apart(
+    graph: Graph, tape: Set[Value], given: Container[Value], carried: Sequence[Carry], slopes: Slopes
+) -> list[Value]:
     """What has an array of its own: what is carried, beside the states before, derivatives of the step, and
     what a tape would hold.
     """
     ends = [carry.next for carry in carried]
-    wanted = {*step.tape, *slopes.entries.values()} - {*ends}
+    wanted = {*tape, *slopes.entries.values()} - {*ends}
     kept = [op.out for op in graph.ops if not op.out.static and op.out in wanted]
-    given = {*step.forward.slot}
     return [*kept, *ends, *(carry.current for carry in carried if carry.current not in given)]
 
 
@@ -203,6 +256,13 @@ def every_step(forward: Schedule, lent: Sequence[Buffer], after: Mapping[Value, 
     """The loop's step for many stretches at once, of which it is given the states before and after."""
     slots = tuple({**forward.slot, **after}.items())
     return replace(forward, before=forward.loop, loop=(), after=(), buffers=tuple(lent), slots=slots)
+
+
+def alone(value: Value, taken: Iterable[str]) -> Buffer:
+    """An array of many stretches for one value."""
+    along = value.axes if value.wide else ()
+    name = fresh(value.name, taken)
+    return Buffer(name, "time", length(value.size), (value.name,), (sp.S.Zero,), along)
 
 
 def at_once(buffer: Buffer) -> Buffer:

@@ -13,7 +13,7 @@ from gategen.plan.ends import alive, distinct_ends, kept_carries
 from gategen.plan.hoist import hoist
 from gategen.plan.layout import Layout, lay_out
 from gategen.plan.narrow import narrow
-from gategen.plan.newton import newton
+from gategen.plan.newton import newton, newton_back
 from gategen.plan.place import place
 from gategen.plan.retape import retape
 from gategen.plan.stages import draft
@@ -36,6 +36,7 @@ def plan(cell: Cell, arrays: bool = False) -> Plan:
     if beginning := start(cell):
         rules.append(rule(START_STATES, Analysis(beginning), layout))
     kind, taken = classify(forward), {field.name for field in layout.fields}
+    at_once = newton(kind, forward, layout, rules[0], taken) if arrays else None
     return Plan(
         cell,
         kind,
@@ -43,7 +44,8 @@ def plan(cell: Cell, arrays: bool = False) -> Plan:
         tuple(rules),
         weights=weights_of(cell, layout),
         computed=layout.computed,
-        newton=newton(kind, forward, layout, rules[0], taken) if arrays else None,
+        newton=at_once,
+        newton_back=newton_back(layout, rules[0], taken) if at_once else None,
     )
 
 

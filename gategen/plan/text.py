@@ -109,6 +109,7 @@ def buffer_text(buffer: Buffer) -> str:
         "state": "T+1, B, ",
         "time": "T, B, ",
         "row": "B, ",
+        "stretch": "stretches*B, ",
         "carry": "B, ",
         "input": "T, B, ",
         "static": "",
@@ -171,7 +172,7 @@ def stage_text(stage: Stage, schedule: Schedule) -> str:
                 f"d_{weight_text(weight)} {sign} {places(left, schedule)}.T @ {places(right, schedule)}{said}"
             )
         case ColumnSum(out, operand):
-            rows = {InBuffer(buffer.name) for buffer in schedule.buffers if buffer.kind == "row"}
+            rows = {InBuffer(buffer.name) for buffer in schedule.buffers if buffer.kind in ("row", "stretch")}
             over = "rows" if schedule.slot[operand[0]].home in rows else "steps and rows"
             return f"{places(out, schedule)} = sum of {places(operand, schedule)} over {over}"
         case TimeLoop(_, _, carries, stores, sums):

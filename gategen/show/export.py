@@ -289,6 +289,7 @@ def launched(cell: Cell) -> Json:
     """What the CuPy module launches in a run, by direction.
 
     entries         kernels that take all steps at once, entry by entry, whatever the sizes
+    stretches       those of them that can cut the steps into stretches, which takes two launches more
     blocks          the kernel that takes all steps at once by blocks that wait for each other; else null
     units, most     it does so where B * units, a size, is at most so much
     rows            the kernel that takes all steps at once by blocks that take a row each; else null
@@ -299,6 +300,7 @@ def launched(cell: Cell) -> Json:
     return {"name": cell.name} | {
         found.way: {
             "entries": list(found.entries),
+            "stretches": list(found.stretches),
             "blocks": found.blocks or None,
             "units": found.units or None,
             "most": found.most if found.blocks else None,

@@ -18,7 +18,7 @@ from functools import partial
 
 from gategen.backends.comments import Remark, listed
 from gategen.backends.cupy.kernels import Kernels
-from gategen.backends.cupy.loops import LoopText
+from gategen.backends.cupy.loops import LinearizedText, LoopText
 from gategen.backends.cupy.module import CupyModule
 from gategen.backends.cupy.persistent import MOST_UNITS, Persistent
 from gategen.backends.cupy.rows import Rows
@@ -80,8 +80,45 @@ class Emitter(Kernels):
         made = listed([v.name for v in dict.fromkeys((*ends, *loop.writes))])
         above = (f"Computes {made}.",) if back else told.text
         self.module.helpers.update((launch, "steps_of"))
-        lines, much = (text.index, text.loads, text.computes), (times("B", text.width),)
-        self.emit(above, told, *lines, text.arguments, launch, much, ("B", "T", "first"))
+        given: tuple[str, ...] = ()
+        much = [times("B", text.width), *(self.stretches(loop, text) if loop.linearized else ())]
+        if loop.linearized:
+            launch = "along_stretches"
+            given = ("const Index stretches", "const Index count", "ReadReal starts")
+        lines = (text.index, text.loads, text.computes)
+        self.emit(above, told, *lines, text.arguments, launch, much, ("B", "T", "first"), given)
+
+    def stretches(self, loop: TimeLoop, text: LoopText) -> tuple[str, str]:
+        """Say the line that finds where stretches of a loop start; how many steps they are of, its name."""
+        back, cut = self.schedule.graph.backwards, loop.linearized
+        assert cut is not None
+        steps = "T - start" if self.module.plan.opens and not back else "T"
+        name = f"{self.module.cell.name}_{self.way.name}_{len(self.kernels) + 3}"  # behind these two
+        early = LinearizedText(self, loop, text.start)
+        given = ("const Index stretches", "const Index count", "const Index known", "WriteReal starts")
+        told = (
+            "Stretches of the next kernel but one to first order: what each makes of what it begins with.",
+        )
+        lines = (early.index, early.loads, early.computes)
+        words = ("B", "T", "first")
+        passed = self.note(f"{name}_linearized", told, *lines, early.arguments, words, given)
+        n = len(cut.states)
+        head = f"hand_on<{n}, {'true' if back else 'false'}>"
+        declared = ("const Index stretches", "const Index entries", "WriteReal starts", "WriteReal moved")
+        told = ("What each stretch begins with, of what the one before it makes of its own beginning.",)
+        line = f"{head}(stretches, entries, starts, moved);"
+        self.note(f"{name}_starts", told, (), (), (line,), (), (), declared)
+        self.module.helpers.add("stretches")
+        entries = times("B", text.width)
+        arguments = [f'"{name}"', "dtype", entries, f"{n}", "stretches", steps, *passed]
+        if cut.linear:
+            self.say(Remark(), call("starts = linear_starts(", arguments, width=self.room))
+            if not back:
+                self.say(Remark(), "iterations = int(starts is not None)")
+        else:
+            self.module.helpers.add("newton")
+            self.say(Remark(), call("starts, iterations = newton_starts(", arguments, width=self.room))
+        return steps, "starts"
 
     def persistent(self) -> tuple[str, str]:
         if row_by_row(self.schedule):

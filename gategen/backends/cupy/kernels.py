@@ -204,7 +204,8 @@ class Kernels(Host):
         offset = self.offset(slot)
         if buffer is None or buffer.kind == "static":
             return f"{offset}{feature}".removesuffix(" + 0")
-        row = "b" if buffer.kind in ("row", "carry") else "(at + B)" if slot.shift else "at"
+        row = "(at + B)" if slot.shift else "at"
+        row = {"row": "b", "carry": "b", "stretch": "(s * B + b)"}.get(buffer.kind, row)
         width = self.size(buffer.width)
         if width == "1":
             return row
@@ -437,24 +438,40 @@ class Kernels(Host):
         launch: str,
         extent: Sequence[str],
         further: tuple[str, ...] = ("rows", "B", "t"),
+        given: tuple[str, ...] = (),
     ) -> None:
-        """Note a kernel, and the line that launches it: a helper of the host, told how much is to be done.
+        """Note a kernel, and the line that launches it: a helper of the host, told how much is to be done."""
+        name = f"{self.module.cell.name}_{self.way.name}_{len(self.kernels) + 1}"
+        passed = self.note(name, above, index, loads, computes, arguments, further, given)
+        much = [re.sub(r"\brows\b", "T * B", each) for each in extent]
+        self.say(remark, call(f"{launch}(", [f'"{name}"', "dtype", *much, *passed], width=self.room))
 
-        `further` are the numbers that it is given beside sizes, where it mentions them.
+    def note(
+        self,
+        name: str,
+        above: Sequence[str],
+        index: tuple[str, ...],
+        loads: tuple[str, ...],
+        computes: tuple[str, ...],
+        arguments: Sequence[Argument],
+        further: tuple[str, ...],
+        given: tuple[str, ...] = (),
+    ) -> list[str]:
+        """Note a kernel; what the host passes to it.
+
+        `further` are the numbers that it is given beside sizes, where it mentions them, and `given` are the
+        parameters that the helper of the host knows of.
         """
         index, loads, computes = (tuple(map(in_cuda, lines)) for lines in (index, loads, computes))
         text = "\n".join([*loads, *computes, *index])
         if mentions(text, "finished"):
             arguments = (*arguments, Argument("const bool* __restrict__ finished", "finished"))
         sizes = [word for word in (*further, *self.names.sizes.values()) if mentions(text, word)]
-        declared = [*(f"const Index {word}" for word in sizes), *(a.declaration for a in arguments)]
-        name = f"{self.module.cell.name}_{self.way.name}_{len(self.kernels) + 1}"
+        declared = [*given, *(f"const Index {word}" for word in sizes), *(a.declaration for a in arguments)]
         parameters = tuple(filled(declared, WIDTH - 11))
         self.kernels.append(CudaKernel(name, tuple(folded(above, 104)), parameters, index, loads, computes))
         told = {"t": self.time, "rows": "T * B", "first": "start"}
-        passed = [*(told.get(word, word) for word in sizes), *(a.host for a in arguments)]
-        much = [re.sub(r"\brows\b", "T * B", each) for each in extent]
-        self.say(remark, call(f"{launch}(", [f'"{name}"', "dtype", *much, *passed], width=self.room))
+        return [*(told.get(word, word) for word in sizes), *(a.host for a in arguments)]
 
     # ------------------------------------------------------------------------------------------ all steps
 
@@ -631,7 +648,7 @@ class Kernels(Host):
         summed = [stage for stage in stages if totals.issuperset(stage.operand)]
         others = [stage for stage in stages if stage not in summed]
         self.sum_rows(others, "T * B" if self.where == ALL else "B")
-        self.sum_rows(summed, "B")
+        self.sum_rows(summed, "stretches * B" if self.schedule.linearized else "B")
 
     def sum_rows(self, stages: Sequence[ColumnSum], rows: str) -> None:
         """In two launches: sums over 256 rows each, and the sums of these."""

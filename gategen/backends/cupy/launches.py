@@ -18,7 +18,8 @@ KERNELS = {
     **dict.fromkeys("launch along_rows down_columns over_matrices row_sum row_max running_sum".split(), 1),
 }
 PRODUCTS = dict.fromkeys("product blockwise blockwise_back blockwise_sum cp.matmul".split(), 1)
-ENTRIES, BLOCKS, ROWS = "through_time", "one_launch", "row_by_row"
+ENTRIES, STRETCHES = "(?:through_time|along_stretches)", "linear_starts"
+BLOCKS, ROWS = "one_launch", "row_by_row"
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ class Work:
 class Launches:
     """Of one direction.
 
-    A thread of the kernels in `entries` takes all steps of an entry, whatever the sizes. `blocks` is the
+    A thread of the kernels in `entries` takes all steps of an entry, whatever the sizes; before those in
+    `stretches`, which can cut the steps, two launches say what each stretch begins with. `blocks` is the
     kernel whose blocks wait for each other, where all rows have at most `most` of these `units`, and `rows`
     the one whose blocks have a row each; where rows have more, or no kernel takes all steps, `step` is
     launched for every step. `first` is that of a first step of its own, `start` of trained initial states,
@@ -46,6 +48,7 @@ class Launches:
 
     way: str
     entries: tuple[str, ...]
+    stretches: tuple[str, ...]
     blocks: str
     units: str
     rows: str
@@ -67,6 +70,9 @@ def rows(found: Launches) -> Iterator[tuple[str, str, str]]:
     at_once, some = "all steps in one launch", ", ".join(found.entries)
     if found.entries:
         yield found.way, "entries", f"{some}: {at_once}{' each' * (len(found.entries) > 1)}, entry by entry"
+    if found.stretches:
+        some = ", ".join(found.stretches)
+        yield found.way, "stretches", f"{some}: two launches more where few entries have many steps"
     if found.blocks:
         told = f"{at_once}, by blocks that wait for each other"
         yield found.way, "blocks", f"{found.blocks}: {told}; up to B {found.units} = {found.most}"
@@ -95,6 +101,7 @@ def _of_way(made: dict[str, object], way: str) -> Launches:
     return Launches(
         way,
         tuple(_named(ENTRIES, beside)),
+        tuple(_named(STRETCHES, beside)),
         next(_named(BLOCKS, function.once), ""),
         function.units,
         next(_named(ROWS, function.once), ""),

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 
-from gategen.backends.module import Module, OneStep, Target
+from gategen.backends.module import Module, OneStep, Target, Way
+from gategen.graph import length
 from gategen.plan import (
     ColumnSum,
     Given,
@@ -73,6 +74,25 @@ class CupyModule(Module):
 
     def dtype(self, buffer: str) -> str:
         return "arithmetic(dtype)" if InBuffer(buffer) in self.precise else "dtype"
+
+    @property
+    def parallel(self) -> bool:
+        return self.plan.of is None and self.plan.step.forward.linearized is not None
+
+    @property
+    def parallel_back(self) -> bool:
+        return self.plan.of is None and self.plan.step.backward.linearized is not None
+
+    def stretches(self, way: Way) -> str:
+        cut, back = way.schedule.linearized, way.schedule.graph.backwards
+        if cut is None or way.rule is not self.plan.step:
+            return ""
+        (value, _), *_ = cut.states
+        entries = f"B * {self.names.width(length(value.size), value.axes if value.wide else ())}"
+        steps = "T - start" if self.plan.opens and not back else "T"
+        if cut.linear:
+            return f"stretches = stretches_of({steps}, {entries}, parallel)"
+        return f"stretches = stretches_of({steps}, {entries}, True) if parallel else 1"
 
     def one_step(self, states: Sequence[str]) -> OneStep:
         arrays = tuple(self.names["memory", s] for s in states)

@@ -26,7 +26,8 @@ CUDA_WORDS = frozenset(
     """
     real storage Index Read Write ReadReal WriteReal rows B T t i b k at clip fmax fmin floor pow abs min max
     total part REAL over finished first end count parts every_8th over_threads Ahead ahead steps_ahead
-    steps_of STORAGE HALF NULL INFINITY NAN M_PI unix linux float double half
+    steps_of begin stop s own pitch starts stretches known moved steps_of_stretch finite hand_on Steps
+    auto STORAGE HALF NULL INFINITY NAN M_PI unix linux float double half
     """.split()
 ) | {row.cuda.name for row in TABLE if row.cuda}
 
