@@ -134,13 +134,14 @@ def test_show_tells_what_a_run_launches(name: str, each: bool, tmp_path: Path) -
     _, module = modules(name, tmp_path)
     steps, found = 3, launches_of(plan(CELLS[name]))
     for run, way in zip(done(module, name, steps, False, each), found, strict=True):
-        stepping = way.step if each or not way.blocks else Work()
+        whole = bool(way.blocks or way.rows) and not each
+        stepping = Work() if whole else way.step
         times = steps - bool(way.first)
         once = [way.beside, way.first or Work(), way.start or Work()]
         kernels = sum(n for key, n in run.items() if key.startswith("kernel"))
         products = times * stepping.products + sum(work.products for work in once)
         assert run["product"] == products
-        at_once = len(way.entries) + (bool(way.blocks) and not each)
+        at_once = len(way.entries) + whole
         assert kernels == times * stepping.kernels + sum(work.kernels for work in once) + at_once
 
 
