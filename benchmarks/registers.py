@@ -40,15 +40,20 @@ STORAGES = {
 KINDS = {
     "entries": "all steps in one launch, entry by entry",
     "blocks": "all steps in one launch, by blocks that wait for each other",
+    "rows": "all steps in one launch, by blocks that take a row each",
     "steps": "the others, for a step or beside the steps",
 }
 KERNEL = re.compile(r'^extern "C" __global__ void (\w+)\((.*?)^}', re.M | re.S)
 
 
+# What is in the text of a kernel of each kind, the first that fits.
+SIGNS = {"blocks": "unsigned* arrived", "rows": "extern __shared__", "entries": "steps_of(", "steps": ""}
+
+
 def kinds(source: str) -> dict[str, str]:
     """What kind each kernel of a file is."""
     return {
-        name: "blocks" if "unsigned* arrived" in text else "entries" if "steps_of(" in text else "steps"
+        name: next(kind for kind, sign in SIGNS.items() if sign in text)
         for name, text in KERNEL.findall(source)
     }
 

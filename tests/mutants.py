@@ -654,7 +654,7 @@ LOWERING = (
         "part[threadIdx.y][threadIdx.x] = total;\n    __syncthreads();", "part[threadIdx.y][threadIdx.x] = total;",
     ),
     Mutant(KERNELS, "a row sum takes only the first features", "k += 128) total", "k += 1 << 20) total"),
-    Mutant(KERNELS, "not all lanes of a row of a matrix are added up", "n = blockDim.x / 2; n > 0;", "n = blockDim.x / 2; n > 1;"),
+    Mutant(KERNELS, "not all lanes of a row of a matrix are added up", "n = lanes / 2; n > 0;", "n = lanes / 2; n > 1;"),
     Mutant(
         CUPY_SUMS, "threads behind the last column of a matrix write",
         '"!inside || threadIdx.y > 0"', '"threadIdx.y > 0"',
@@ -745,7 +745,7 @@ COMPILED = (
     ),
     Mutant(
         C_HELPERS, "what is left of a product's rows is forgotten",
-        "return rows >= 6 ? 6 : rows >= 4 ? 4 : rows >= 2 ? 2 : 1;", "return 6;",
+        "    while (rows > 0) {\n        const size_t taken", "    while (rows > 1) {\n        const size_t taken",
     ),
     Mutant(
         C_HELPERS, "behind its last panel a packed matrix is not empty",
