@@ -378,7 +378,7 @@ def test_a_kernel_is_looked_for_once(folder: Path, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("name", CELLS)
 def test_no_index_of_a_kernel_is_limited_to_32_bits(name: str) -> None:
-    """Also those of one step: a batch may be so large. An int counts threads of a block, and states, alone."""
+    """Also those of one step: a batch may be so large. An int counts threads of a block, and states."""
     text = re.sub("//.*", "", generate(CELLS[name], "cupy")[f"{name}_cupy.cu"])
     text = re.sub("(?s)__device__ inline void meet.*?\n}", "", text)  # a counter of blocks
     text = re.sub(r"unsigned(\* arrived|& goal| goal = 0;)", "", text)
