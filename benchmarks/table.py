@@ -174,10 +174,14 @@ def host_table(document: dict[str, Any]) -> str:
             for what in ("operations", "us"):
                 words.append(" / ".join(f"{record[way][what]:.0f}" for way in ("forward", "backward")))
         lines.append(line(words))
-    versions = made["versions"]
+    versions, processors = (
+        made["versions"],
+        ", ".join(f"{of['cpu']} ({label})" for label, of in document.items()),
+    )
     conditions = (
         f"float32, B {made['B']}, H {made['H']}, processor time, the fastest of many runs. "
-        f"CuPy {versions['cupy']}, NumPy {versions['numpy']}, Python {versions['python']}, {made['cpu']}."
+        f"CuPy {versions['cupy']}, NumPy {versions['numpy']}, Python {versions['python']}. "
+        f"Processors: {processors}."
     )
     return "\n".join([*lines, "", conditions])
 
