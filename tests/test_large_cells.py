@@ -142,8 +142,8 @@ MILLIONS = {  # of calls, about half as many again as it takes
     },
     (squares, 7): {"same": 0.3},
     (squares, 14): {"numpy": 1, "cupy": 0.4, "show": 0.2, "plan": 0.3},
-    (factors, 40): {"numpy": 4, "cupy": 0.9, "show": 0.3, "plan": 1.2, "same": 1.8},  # with derivatives
-    (choices, 50): {"numpy": 3.2, "cupy": 0.9, "show": 0.5, "plan": 1.3, "same": 0.8, "changed": 0.9},
+    (factors, 40): {"numpy": 8, "cupy": 1.4, "show": 0.3, "plan": 1.2, "same": 1.8},  # with derivatives
+    (choices, 50): {"numpy": 4, "cupy": 1.3, "show": 0.5, "plan": 1.3, "same": 0.8, "changed": 0.9},
     (twins, 30): {
         **{"numpy": 1.4, "cupy": 0.7, "show": 0.4, "plan": 0.7},
         **{"same": 0.9, "changed": 1.9, "different": 1.5},
