@@ -112,6 +112,8 @@ def agree(layer: torch.nn.Module, module_of: Any, x: Any, hx: Any, lengths: Any 
     """Values to 1e-12 of the largest entry, gradients to 1e-11; everything that there is."""
     one_step = type(layer).__name__.endswith("Cell")
     start = () if hx is None else hx if isinstance(hx, tuple) else (hx,)
+    for tensor in (x, *start):
+        tensor.grad = None  # samples are shared by the backends, and gradients would add up
     y, final = run_torch(layer, x, hx, lengths, one_step)
     d_y, *d_final = (torch.randn_like(tensor) for tensor in (y, *final))
     sum((d * value).sum() for d, value in zip((d_y, *d_final), (y, *final), strict=True)).backward()
