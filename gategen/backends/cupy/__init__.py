@@ -6,8 +6,8 @@ module       the module, and what of its memory is kept in the type that is comp
 kernels      a kernel for the pointwise ops of each phase, and those of sums
 loops        all steps in one launch, where no unit waits for another
 persistent   all steps in one launch, by blocks that wait for each other
-launches     what a module launches for a run, for people
 rows         all steps in one launch, by blocks that take a row each
+launches     what a module launches for a run, for people
 """
 
 from __future__ import annotations
